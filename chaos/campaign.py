@@ -269,7 +269,7 @@ def _count(
         if second.status != 0:
             found.add("I3", f"a second reconcile found drift again: {(second.out or second.err)[:1000]}")
         report.found = invariants.check_repairs(conn, found)
-        invariants.check_bases(conn, found)
+        invariants.check_bases(conn, stage.asked, found)
         invariants.check_dead_letters(conn, events, stalled, found)
         scrubbed = stage.refold("scrub", "--json")
         if scrubbed.status != 0:

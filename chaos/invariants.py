@@ -11,6 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from chaos.asked import Asked
 from chaos.findings import Findings
 from chaos.journal import Count
 from chaos.kept import ALL, Kept, query_since, rows_since
@@ -274,11 +275,18 @@ def check_repairs(conn: psycopg.Connection, found: Findings) -> int:
     return sum(repaired for _, repaired, _ in rows)
 
 
-def check_bases(conn: psycopg.Connection, found: Findings) -> None:
-    """I15: of the witnesses, what stands for purged events never had to be healed from the archive, but by erasures."""
+def check_bases(conn: psycopg.Connection, asked: list[Asked], found: Findings) -> None:
+    """I15: of the witnesses, what stands for purged events never had to be healed from the archive, but by erasures.
+
+    Between the two steps of an erasure the archive lacks the person before the metrics do. Whoever audits then does
+    the second step.
+    """
     rows = conn.execute(
-        "SELECT DISTINCT subject FROM refold.incidents"
-        " WHERE kind = 'drift' AND evidence ? 'archive' AND detected_by <> 'refold erase'"
+        "SELECT DISTINCT subject FROM refold.incidents AS i"
+        " WHERE kind = 'drift' AND evidence ? 'archive' AND detected_by <> 'refold erase' AND NOT EXISTS ("
+        "     SELECT FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS a (since, until)"
+        "     WHERE i.detected_at BETWEEN a.since AND coalesce(a.until, 'infinity'))",
+        ([one.since for one in asked], [one.until for one in asked]),
     ).fetchall()
     for (name,) in rows:
         if name not in EXPOSED:

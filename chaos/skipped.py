@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import psycopg
 
-from chaos.stage import OPTIONS, SEGMENT_SIZE, Stage
+from chaos.stage import HISTORY, OPTIONS, SEGMENT_SIZE, Stage
+from refold.errors import InputError
+from refold.sinks.skip import look
 from refold.store.sinks import known, state
 
 TABLE = "graded"
@@ -40,6 +42,23 @@ def undelivered(stage: Stage, floor: int) -> set[str]:
             return set(sent)
         given = there.execute(f"SELECT event_id FROM public.{TABLE} WHERE event_id = ANY (%s)".encode(), (list(sent),))
         return set(sent) - {event_id for (event_id,) in given}
+
+
+def lacks(stage: Stage, name: str, position: int) -> int:
+    """How many rows too few wait for a paused sink, after it skipped to a place: those sent behind it have to wait.
+
+    Args:
+        stage: of the campaign.
+        name: the sink.
+        position: the place, the end of one of the segments that were full before the load.
+    """
+    try:
+        waiting = stage.ask(lambda conn: look(conn, known(conn, name), None).rows)
+    except InputError:
+        # Another build is live, and the sink compares slices.
+        return 0
+    # But for persons, who may have been erased.
+    return max(0, HISTORY * len(stage.history[position // SEGMENT_SIZE :]) - waiting)
 
 
 def recorded(conn: psycopg.Connection, name: str) -> int:

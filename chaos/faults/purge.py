@@ -116,7 +116,7 @@ def _let_go(stage: Stage, done: Injected, floor: int, at: str = "") -> str:
     """
     waits = stage.ask(lambda conn: skipped.waits(conn, PAUSED, floor))
     rows = set() if waits is None else skipped.undelivered(stage, floor)
-    if not rows:
+    if waits is None or not rows:
         return ""
     if gone(stage, floor):
         done.wrong.append(("I9", f"the segment at {floor} was purged, and the sink {PAUSED} had not delivered it"))
@@ -138,6 +138,8 @@ def _let_go(stage: Stage, done: Injected, floor: int, at: str = "") -> str:
     fewer = any(one.mode == "delete" for one in stage.asked)
     if ran.status == 0 and (told > len(rows) or (told < len(rows) and not fewer)):
         done.wrong.append(("I9", f"refold sinks skip has recorded {told} rows, and {len(rows)} were not delivered"))
+    if ran.status == 0 and (few := skipped.lacks(stage, PAUSED, waits)):
+        done.wrong.append(("I9", f"refold sinks skip --to {waits} has let go of {few} rows behind it"))
     return f"skipped {told} of {len(rows)} rows → {ran.status}, "
 
 

@@ -19,7 +19,7 @@ from chaos.backfilled import File
 from chaos.contracts import CHANGING, ENFORCED, breaks, contract
 from chaos.faulty_store import LIES
 from chaos.findings import Findings
-from chaos.invariants import check_log
+from chaos.invariants import check_bases, check_log
 from chaos.journal import Count, Journal, read
 from chaos.kept import query_since, rows_since
 from chaos.made import Maker, person
@@ -101,7 +101,7 @@ def test_all_events_are_counted_where_some_have_left_the_log(yard: Yard) -> None
 
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])
 def test_a_person_of_whom_something_is_left_is_found(conn: Connection, tmp_path: Path, mode: str) -> None:
-    maker, asked = Maker("p", Random(1)), [Asked(person(0), mode, done=True)]
+    maker, asked = Maker("p", Random(1)), [Asked(person(0), mode, until=datetime.now(UTC))]
     count = sent(conn, tmp_path, maker.purchases(person(0), [1, 2]) + maker.clean(3))
     conn.execute("CREATE TEMPORARY TABLE events AS TABLE refold.events")
 
@@ -257,3 +257,28 @@ def test_a_metric_keeps_its_newest_days(admin: Connection) -> None:
     query = "SELECT (now() AT TIME ZONE 'UTC')::date - n AS day FROM generate_series(0, 4) AS n -- all of them"
     assert admin.execute(query_since(query, since).encode()).rowcount == len(kept) == 3
     assert query_since(query, None) == query
+
+
+def test_what_stands_for_purged_events_is_healed_by_erasures_alone(admin: Connection) -> None:
+    """Or by an audit in the middle of one."""
+    now = datetime.now(UTC)
+    minute = timedelta(minutes=1)
+
+    def found(by: str, *asked: Asked) -> list[str]:
+        findings = Findings()
+        with admin.transaction(force_rollback=True):
+            admin.execute(
+                "INSERT INTO refold.incidents (kind, subject, detected_by, started_at, detected_at, evidence)"
+                " VALUES ('drift', 'daily', %s, now(), %s, '{\"archive\": true}')",
+                (by, now),
+            )
+            check_bases(admin, list(asked), findings)
+        return list(findings.violations)
+
+    assert found("quick audit") == ["I15"]
+    assert found("refold erase") == []
+    person_ = person(0)
+    assert found("quick audit", Asked(person_, "delete", now - minute, now + minute)) == []
+    assert found("quick audit", Asked(person_, "delete", now - minute)) == []
+    assert found("quick audit", Asked(person_, "delete", now - 2 * minute, now - minute)) == ["I15"]
+    assert found("quick audit", Asked(person_, "delete", now + minute)) == ["I15"]
