@@ -269,7 +269,7 @@ def test_what_stands_for_purged_events_is_healed_by_erasures_alone(admin: Connec
         with admin.transaction(force_rollback=True):
             admin.execute(
                 "INSERT INTO refold.incidents (kind, subject, detected_by, started_at, detected_at, evidence)"
-                " VALUES ('drift', 'daily', %s, now(), %s, '{\"archive\": true}')",
+                " VALUES ('drift', 'daily', %s, '-infinity', %s, '{\"archive\": true}')",
                 (by, now),
             )
             check_bases(admin, list(asked), findings)
