@@ -47,8 +47,9 @@ def restored(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         try:
             if not watch(stage, DUTY_S, lambda conn: _lose(conn, how["loss"], name)):
                 raise RuntimeError(f"{name} could not be lost")
-            operate(stage, done, "scrub")
-            if not stage.ask(lambda conn: is_open(conn, "log_damage", name)):
+            # Another fault may take the server away from it.
+            looked = operate(stage, done, "scrub").status in (0, 1)
+            if looked and not stage.ask(lambda conn: is_open(conn, "log_damage", name)):
                 done.wrong.append(("I8", f"{name} is lost ({how['loss']}), and refold scrub does not tell"))
             purge(stage, done, found[1])
             if gone(stage, found[0]):
