@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from chaos.made import EMAIL
 
@@ -17,12 +18,25 @@ class Asked:
     Args:
         user: the user id.
         mode: as `refold erase` has it.
-        done: whether the command said that it is done.
+        since: when the command was run first, as the campaign's clock says it.
+        until: when the command has said that it is done; None: it has not.
     """
 
     user: str
     mode: str
-    done: bool = False
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    until: datetime | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the command said that it is done."""
+        return self.until is not None
+
+    def ended(self, status: int) -> bool:
+        """Takes note of how the command ended; answers whether it is done."""
+        if status == 0 and self.until is None:
+            self.until = datetime.now(UTC)
+        return self.done
 
     @property
     def command(self) -> tuple[str, ...]:

@@ -11,6 +11,9 @@
 `purge-unproved`: a segment is purged before its file was read back.
 `unfolded`: a segment is purged, and the bases of metrics do not have its events.
 `forgetful`: an erasure knows nothing of the table of rejected events.
+`skips-all`: a sink that is told to skip to a place of its stream lets go of all that waits.
+`restored-blind`: nobody compares a segment that is restored with what was sealed.
+`rows-stay`: a metric that keeps its newest days only keeps the rows of the others.
 
 `python -m chaos.broken VARIANT worker …` and `… VARIANT serve …` are refold's commands in such a world.
 """
@@ -19,6 +22,8 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
+from typing import Any
 
 import psycopg
 
@@ -26,6 +31,7 @@ from refold.cli import main
 from refold.engine.apply import page
 from refold.engine.apply import step as catch_up
 from refold.engine.apply.page import Applied, upstream_cursor, write_read
+from refold.engine.archive import restore
 from refold.engine.archive.object_store import Content
 from refold.engine.archive.write import Archived, Writer
 from refold.engine.backfill.run import _give, _Lane, _Stopped
@@ -33,12 +39,15 @@ from refold.engine.canary import canary
 from refold.engine.erasure import places
 from refold.engine.purge import fold, purge
 from refold.engine.reconcile.audit import parameters_of
+from refold.engine.retain import let_go as retaining
 from refold.inspect.lineage import why
 from refold.model.stream.cursor import EMPTY, Cursor, Snapshot, advance, next_read
 from refold.model.upkeep.statements import Base
 from refold.postgres.failpoints import failpoint
 from refold.service.http.lane import Lane
 from refold.service.http.queue import Entry
+from refold.sinks import skip as skipping
+from refold.sinks.skip import Skip
 from refold.store import archives, file_backfills
 from refold.store.archives import Archive
 from refold.store.bases import Folded
@@ -59,10 +68,16 @@ VARIANTS = (
     "purge-unproved",
     "unfolded",
     "forgetful",
+    "skips-all",
+    "restored-blind",
+    "rows-stay",
 )
 WINDOW_S = 0.05
 """Seconds between the two transactions: what a busy machine makes of no time at all."""
 _folded = fold._step
+_counted = skipping._counted
+LAST = 2**62
+"""A transaction that nobody will live to see."""
 COMMIT_S = 1.0
 """Seconds that the door takes to commit what it has answered."""
 
@@ -101,6 +116,13 @@ def break_process(variant: str) -> None:
         vars(places)["PLACES"] = tuple(one for one in places.PLACES if one.table != "refold.rejected")
     elif variant == "mark-apart":
         _Lane._batch = _batch_in_two  # type: ignore[method-assign, assignment]
+    elif variant == "skips-all":
+        vars(skipping)["_newest_before"] = lambda conn, position: LAST
+        vars(skipping)["_counted"] = _count_all
+    elif variant == "restored-blind":
+        vars(restore)["agree"] = lambda stands, kept: True
+    elif variant == "rows-stay":
+        vars(retaining)["_delete"] = lambda *_, **__: 0
     elif variant == "canary-left":
         vars(canary)["alone"] = lambda conn, compiler, name: None
 
@@ -116,6 +138,11 @@ def _believe(writer: Writer, archive: Archive, sent: Content | None, done: Archi
     with writer._conn.transaction():
         archives.proved(writer._conn, archive, sealed(writer._conn, *archive.slices), None, None)
     writer.complete(done, by)
+
+
+def _count_all(*arguments: Any) -> Skip:
+    # None is behind the position, and has to be delivered nevertheless.
+    return replace(_counted(*arguments), others=())
 
 
 def _fold_nothing(conn: psycopg.Connection, base: Base, build: Build, mark: Folded, step: int) -> Folded:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
-from chaos import archived, backfilled, canaries, contracted, erased, explained, invariants, journal, receivers
+from chaos import archived, backfilled, canaries, contracted, erased, explained, invariants, journal, kept, receivers
 from chaos.archived import EVERYTHING
 from chaos.broken import break_database, break_process
 from chaos.by_hand import Operator, toil_of
@@ -21,7 +21,7 @@ from chaos.oracle import Event
 from chaos.probe import Probe
 from chaos.report import FaultLine, Report
 from chaos.schedule import EXPOSED, Step, schedule
-from chaos.stage import Stage
+from chaos.stage import PAUSED, Stage
 
 JOIN_S = 400.0
 """Seconds that a fault may go on after the load: damage is waited for until somebody has noticed it."""
@@ -48,6 +48,9 @@ BREAKING_FAULTS = {
     "purge-unproved": ("purge",),
     "unfolded": ("purge",),
     "forgetful": ("erasure",),
+    "skips-all": ("purge",),
+    "restored-blind": ("segment lost",),
+    "rows-stay": ("retention",),
 }
 """What happens in a campaign with a broken product: enough to show it, and nothing that would hide it."""
 
@@ -56,7 +59,7 @@ def plan(seed: int, minutes: float, breaking: str | None = None) -> list[Step]:
     """The schedule of a campaign. Pure."""
     if breaking is not None:
         steps = schedule(seed, minutes, BREAKING_FAULTS[breaking])
-        return steps[:1] if steps[0].fault in ("purge", "erasure") else steps
+        return steps[:1] if steps[0].fault in ("purge", "erasure", "segment lost") else steps
     return schedule(seed, minutes, tuple(FAULTS), tuple(ROOMS))
 
 
@@ -148,14 +151,18 @@ def _load(
         time.sleep(max(0.0, started + minutes * 60 - time.monotonic()))
         stage.over.set()
         tell("the load ends")
-        if stage.breaking is not None:
-            # Its faults come to no early end: the machine is theirs.
-            stage.stop_producing(PRODUCERS_END_S)
+        # Faults that take many commands have the machine for themselves now.
+        told = stage.stop_producing(PRODUCERS_END_S)
+        # A producer that was told to end, and had just prepared, would keep the log from a purge.
+        stage.ask(lambda conn: _commit_prepared(conn, "two-phases-%"))
         for thread in threads:
             thread.join(JOIN_S)
         stage.calm()
-        for told in stage.stop_producing(PRODUCERS_END_S):
-            found.add("I7" if "refold ingest" in told else "I6", told)
+        resumed = stage.refold("sinks", "resume", PAUSED)
+        if resumed.status != 0:
+            found.add("I9", f"refold sinks resume ended with {resumed.status}: {resumed.err[-500:]}")
+        for one in told:
+            found.add("I7" if "refold ingest" in one else "I6", one)
         # What happened last has yet to be recovered from.
         time.sleep(3)
     finally:
@@ -166,6 +173,13 @@ def _load(
     report.faults = _by_kind(happened, probe, found)
     report.tampered = sum(done.drift for done in happened)
     return happened
+
+
+def _commit_prepared(conn: psycopg.Connection, like: str) -> None:
+    """Commits what somebody has prepared and left."""
+    for (gid,) in conn.execute("SELECT gid FROM pg_prepared_xacts WHERE gid LIKE %s", (like,)).fetchall():
+        with suppress(psycopg.Error):
+            conn.execute(f"COMMIT PREPARED '{gid}'".encode())
 
 
 def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[FaultLine]:
@@ -191,9 +205,7 @@ def _by_kind(happened: list[Injected], probe: Probe, found: Findings) -> list[Fa
 def _settle(stage: Stage, converges: float, report: Report, found: Findings, tell: Callable[[str], None]) -> set[str]:
     """I6: the workers, whom nobody helps, bring every metric up to date. Answers those that are not."""
     with stage.connect() as conn:
-        for (gid,) in conn.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
-            with suppress(psycopg.Error):
-                conn.execute(f"COMMIT PREPARED '{gid}'".encode())
+        _commit_prepared(conn, "%")
         started = time.monotonic()
         while True:
             behind = conn.execute(
@@ -231,13 +243,16 @@ def _count(
     names = invariants.live(stage)
     with stage.connect() as conn:
         erased.finish(stage, found)
+        kept.finish(stage, found)
+        report.restored, report.retained = stage.restored, len(stage.kept)
         report.erased = sum(one.done for one in stage.asked)
         conn.execute("SET search_path = refold, pg_catalog")
+        report.purged_under_load, report.let_go = sum(stage.purged), len(stage.let_go)
         report.purged = archived.gather(conn, stage.archive, found)
         erased.forget(conn, stage.asked, count, found)
         events = invariants.check_log(conn, count, found, EVERYTHING)
         witnesses = [name for name in names if name not in EXPOSED]
-        _count_purged(conn, witnesses, events, stalled, report, found, "before reconcile")
+        _count_purged(stage, conn, witnesses, events, stalled, report, found, "before reconcile")
         report.backfilled = len(stage.files), sum(len(file.names) for file in stage.files)
         backfilled.check(conn, stage.files, found, EVERYTHING)
         contracted.check(conn, count, stage.uncertain, found, EVERYTHING)
@@ -254,7 +269,7 @@ def _count(
         if second.status != 0:
             found.add("I3", f"a second reconcile found drift again: {(second.out or second.err)[:1000]}")
         report.found = invariants.check_repairs(conn, found)
-        invariants.check_bases(conn, found)
+        invariants.check_bases(conn, stage.asked, found)
         invariants.check_dead_letters(conn, events, stalled, found)
         scrubbed = stage.refold("scrub", "--json")
         if scrubbed.status != 0:
@@ -267,7 +282,7 @@ def _count(
         report.explained = explained.check(stage, found)
         invariants.check_incidents(conn, found, seconds=CLOSES_S)
         after = Findings()
-        _count_purged(conn, names, events, stalled, report, after, "after reconcile")
+        _count_purged(stage, conn, names, events, stalled, report, after, "after reconcile")
         report.left = sum(len(told) for told in after.violations.values())
         for invariant, told in after.violations.items():
             for one in told:
@@ -275,6 +290,7 @@ def _count(
 
 
 def _count_purged(
+    stage: Stage,
     conn: psycopg.Connection,
     names: list[str],
     events: list[Event],
@@ -285,7 +301,7 @@ def _count_purged(
 ) -> None:
     """Metrics are compared with all events; where some have left the log, that is I15, too."""
     off = Findings()
-    invariants.check_metrics(conn, names, events, stalled, off, when)
+    invariants.check_metrics(conn, names, events, stalled, off, when, stage.kept)
     found.lost, found.double = found.lost + off.lost, found.double + off.double
     for invariant, told in off.violations.items():
         for one in told:

@@ -28,8 +28,7 @@ def finish(stage: Stage, found: Findings) -> None:
     for one in stage.asked:
         if not one.done:
             ran: Finished = stage.refold(*one.command)
-            one.done = ran.status == 0
-            if not one.done:
+            if not one.ended(ran.status):
                 found.add("I16", f"refold erase ended with {ran.status} in the end: {(ran.err or ran.out)[-500:]}")
 
 

@@ -29,6 +29,8 @@ ROWS = 10
 """Rows of each metric that are explained at the end."""
 NOTICED_S = 90.0
 """Seconds after damage to the log in which rows may differ from it."""
+DAMAGE = ("log damaged", "segment lost")
+"""Faults that damage the log."""
 AGREED = Bound(agreed=True)
 Key = dict[str, str | None]
 """A key, as texts."""
@@ -91,7 +93,7 @@ class Explainer:
 
         Nor while a person is erased: the archive lacks the person some time before the metrics do.
         """
-        silent = [(one.began, one.ended + NOTICED_S) for one in happened if one.step.fault == "log damaged"]
+        silent = [(one.began, one.ended + NOTICED_S) for one in happened if one.step.fault in DAMAGE]
         # One that was interrupted is finished when all is over.
         silent += [
             (one.began, one.ended if all(asked.done for asked in self._stage.asked) else float("inf"))

@@ -11,8 +11,10 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from chaos.asked import Asked
 from chaos.findings import Findings
 from chaos.journal import Count
+from chaos.kept import ALL, Kept, query_since, rows_since
 from chaos.oracle import CANARIED, CHANGING, METRICS, Event, Metric, Rows, left_out
 from chaos.schedule import EXPOSED
 from chaos.stage import HERE, Stage
@@ -163,7 +165,13 @@ def _rows(conn: psycopg.Connection, name: str) -> tuple[Metric, Rows, int]:
 
 
 def check_metrics(
-    conn: psycopg.Connection, names: list[str], events: list[Event], stalled: set[str], found: Findings, when: str
+    conn: psycopg.Connection,
+    names: list[str],
+    events: list[Event],
+    stalled: set[str],
+    found: Findings,
+    when: str,
+    kept: Kept = ALL,
 ) -> None:
     """I3 (and I2, I4 for what is missing or counted twice): metrics against both other ways to compute them.
 
@@ -174,11 +182,12 @@ def check_metrics(
         stalled: metrics that have not applied everything, so that nothing can be said of what they lack.
         found: takes what does not hold.
         when: told with it.
+        kept: the first day of metrics that do not keep all.
     """
     conn.execute("SET search_path = pg_temp, refold, pg_catalog; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'")
     for name in names:
         metric, rows, shared = _rows(conn, name)
-        expected = metric.rows(events)
+        expected = rows_since(metric.rows(events), metric, kept.get(name))
         if rows == expected and not shared:
             continue
         missing, extra = expected.keys() - rows.keys(), rows.keys() - expected.keys()
@@ -200,10 +209,10 @@ def check_metrics(
                 found.add("I2", f"{name} counts {double} events too many")
             if skipped:
                 found.add("I4", f"{name} counts {skipped} events too few")
-    check_queries(conn, names, found, when)
+    check_queries(conn, names, found, when, kept)
 
 
-def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, when: str) -> None:
+def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, when: str, kept: Kept = ALL) -> None:
     """I3: each metric is its file's query over all events, which are in the temporary table `events`."""
     texts = {path.stem: path.read_text() for path in (HERE / "projections").glob("*.sql")} | TRANSFORMS
     texts["changing"] = _changing(conn)
@@ -212,6 +221,7 @@ def check_queries(conn: psycopg.Connection, names: list[str], found: Findings, w
     order = sorted(texts, key=lambda name: "FROM events" not in texts[name])
     for name, condition in FIT.items():
         texts[name] = re.sub(r"FROM (\w+)", rf"FROM (SELECT * FROM \1 WHERE {condition}) AS \1", texts[name], count=1)
+    texts |= {name: query_since(texts[name], day) for name, day in kept.items()}
     with conn.transaction(force_rollback=True):
         for name in order:
             conn.execute(f"CREATE TEMPORARY VIEW {name} AS {texts[name]}".encode())
@@ -265,11 +275,18 @@ def check_repairs(conn: psycopg.Connection, found: Findings) -> int:
     return sum(repaired for _, repaired, _ in rows)
 
 
-def check_bases(conn: psycopg.Connection, found: Findings) -> None:
-    """I15: of the witnesses, what stands for purged events never had to be healed from the archive, but by erasures."""
+def check_bases(conn: psycopg.Connection, asked: list[Asked], found: Findings) -> None:
+    """I15: of the witnesses, what stands for purged events never had to be healed from the archive, but by erasures.
+
+    Between the two steps of an erasure the archive lacks the person before the metrics do. Whoever audits then does
+    the second step.
+    """
     rows = conn.execute(
-        "SELECT DISTINCT subject FROM refold.incidents"
-        " WHERE kind = 'drift' AND evidence ? 'archive' AND detected_by <> 'refold erase'"
+        "SELECT DISTINCT subject FROM refold.incidents AS i"
+        " WHERE kind = 'drift' AND evidence ? 'archive' AND detected_by <> 'refold erase' AND NOT EXISTS ("
+        "     SELECT FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS a (since, until)"
+        "     WHERE i.detected_at BETWEEN a.since AND coalesce(a.until, 'infinity'))",
+        ([one.since for one in asked], [one.until for one in asked]),
     ).fetchall()
     for (name,) in rows:
         if name not in EXPOSED:

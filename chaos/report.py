@@ -91,6 +91,10 @@ class Report:
         explained: rows that were counted again at the end.
         archived: files of the archive that were compared at the end, and their events.
         purged: events that have left the log.
+        purged_under_load: segments that left it while there was load.
+        let_go: rows that a sink was told not to deliver.
+        restored: times that a lost segment came back from the archive.
+        retained: metrics that keep their newest days only.
         erased: persons who were erased.
         backfilled: files that were backfilled, and how often one was staged.
         converged: seconds from the end of the load until every metric was up to date.
@@ -118,6 +122,10 @@ class Report:
     explained: int = 0
     archived: tuple[int, int] = (0, 0)
     purged: int = 0
+    purged_under_load: int = 0
+    let_go: int = 0
+    restored: int = 0
+    retained: int = 0
     erased: int = 0
     backfilled: tuple[int, int] = (0, 0)
     converged: float | None = None
@@ -163,7 +171,12 @@ def _figures(report: Report) -> list[tuple[str, str]]:
             f"{report.explained_under_load:,}, {report.explained_in_run:,}, {report.explained:,}",
         ),
         ("files of the archive, and events in them", f"{report.archived[0]:,}, {report.archived[1]:,}"),
-        ("events that have left the log, and persons who were erased", f"{report.purged:,}, {report.erased:,}"),
+        (
+            "events that have left the log, and segments that left it under load",
+            f"{report.purged:,}, {report.purged_under_load:,}",
+        ),
+        ("rows that a sink has let go, and persons who were erased", f"{report.let_go:,}, {report.erased:,}"),
+        ("segments restored, and metrics that keep their newest days", f"{report.restored:,}, {report.retained:,}"),
         ("files backfilled, and how often staged", f"{report.backfilled[0]:,}, {report.backfilled[1]:,}"),
         ("up to date after the load", "never" if report.converged is None else f"{report.converged:.1f} s"),
         *_toil(report),

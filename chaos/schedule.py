@@ -11,12 +11,18 @@ from types import MappingProxyType
 
 QUIET_S = 8.0
 """Seconds at the start without faults, so that there is something to break."""
+ROOMS_QUIET_S = 2.0
+"""The same for the lane of rooms: the log has some segments before there is load."""
 TAIL_S = 5.0
 """Seconds at the end in which none begins."""
 GAP_S = 3.0, 8.0
 """Seconds from the beginning of one fault to that of the next."""
 ROOMS_GAP_S = 10.0, 15.0
-"""Seconds from one step in the lane of rooms to the next: each takes some commands, and two minutes all eight kinds."""
+"""Seconds from one step in the lane of rooms to the next: each takes some commands, and three minutes all kinds."""
+
+EARLY: Mapping[str, int] = MappingProxyType({"purge": 0, "erasure": 2, "segment lost": 3})
+"""Places in the first round: a minute is enough for a log that loses a segment and a person, under load."""
+NONE: Mapping[str, int] = MappingProxyType({})
 
 Parameters = Mapping[str, float | int | str]
 
@@ -115,6 +121,16 @@ ERASURE_POINTS = (
 """Where `refold erase` is killed; it passes those of the archive if the archive has the person."""
 LIES = ("truncated", "changed", "fewer", "lost")
 """What a store makes of a file."""
+SKIP_POINTS = ("skip_leased", "skip_looked", "skip_moved", "skip_recorded", "skip_committed")
+"""Where `refold sinks skip` is killed, which lets a purge pass."""
+RESTORE_POINTS = ("archive_created", "archive_exchanged", "archive_restored")
+"""Where `refold archive restore` is killed."""
+LOSSES = ("table", "events", "some", "changed")
+"""What somebody does to a segment of the log."""
+RETAIN_POINTS = ("retain_rows", "retain_committed")
+"""Where `refold retain` is killed."""
+RETAINED = ("visitors", "exposed_daily")
+"""Metrics that do not keep all their days."""
 CANARY_ENDS = ("abort", "promote", "rules")
 ENDED_AT = {"abort": ("", "canary_ended", "canary_alone"), "promote": ("", "views"), "rules": ("",)}
 """How a canary ends, and where the command is killed that ends it."""
@@ -210,12 +226,21 @@ def parameters(fault: str, random: Random, round_: int) -> Parameters:
                 "lie": random.choice(LIES),
                 "at": f"{random.choice(FOLD_POINTS)},{random.choice(PURGE_POINTS)}",
                 "thaw_at": random.choice(THAW_POINTS),
+                "skip_at": random.choice(SKIP_POINTS),
             }
         case "erasure":
             drawn = {
                 "person": round_,
                 "mode": random.choice(["anonymise", "delete"]),
                 "at": ",".join(random.sample(ERASURE_POINTS, 3)),
+            }
+        case "segment lost":
+            drawn = {"loss": random.choice(LOSSES), "at": ",".join(random.sample(RESTORE_POINTS, 2))}
+        case "retention":
+            drawn = {
+                "metric": RETAINED[round_ % 2],
+                "days": random.randint(3, 350),
+                "at": ",".join(random.sample(RETAIN_POINTS, 2)),
             }
         case "contract deployed":
             drawn = {"levels": ",".join(random.sample(["warn", "enforce", "off"], 2))}
@@ -243,17 +268,29 @@ def schedule(seed: int, minutes: float, faults: tuple[str, ...], rooms: tuple[st
         faults: the kinds.
         rooms: the kinds of the other lane.
     """
-    steps = _lane(Random(seed), minutes, faults, GAP_S)
-    steps += _lane(Random(f"rooms {seed}"), minutes, rooms, ROOMS_GAP_S)
+    steps = _lane(Random(seed), minutes, faults, GAP_S, QUIET_S)
+    steps += _lane(Random(f"rooms {seed}"), minutes, rooms, ROOMS_GAP_S, ROOMS_QUIET_S, EARLY)
     return sorted(steps, key=lambda step: step.at)
 
 
-def _lane(random: Random, minutes: float, kinds: tuple[str, ...], gap: tuple[float, float]) -> list[Step]:
+def _lane(
+    random: Random,
+    minutes: float,
+    kinds: tuple[str, ...],
+    gap: tuple[float, float],
+    quiet: float,
+    early: Mapping[str, int] = NONE,
+) -> list[Step]:
     steps: list[Step] = []
     end = minutes * 60 - TAIL_S
-    at = min(QUIET_S, minutes * 60 / 6)
+    at = min(quiet, minutes * 60 / 6)
     for round_ in count() if kinds else ():
-        for kind in random.sample(kinds, len(kinds)):
+        drawn = random.sample(kinds, len(kinds))
+        for kind, place in early.items() if not round_ else ():
+            if kind in drawn:
+                drawn.remove(kind)
+                drawn.insert(place, kind)
+        for kind in drawn:
             if at > end:
                 return steps
             steps.append(Step(round(at, 1), kind, parameters(kind, random, round_)))

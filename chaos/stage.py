@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -61,6 +62,8 @@ FULL = 3
 """Segments that are full before there is load: there is something to archive, and to purge."""
 PERSONS = 4
 """Persons who have events in each of these segments, and will be erased."""
+PAUSED = "graded_events"
+"""A sink of events that is paused when it has delivered the first segment, until a purge has to let go of others."""
 OWN = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -81,7 +84,10 @@ OWN = {
 """What the campaign's own sessions have, whatever somebody sets for all of them."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in OWN.items())
 WORKERS = 3
-COMMANDS = ("unproved", "mark-apart", "canary-left", "purge-unproved", "unfolded", "forgetful")
+COMMANDS = (
+    *("unproved", "mark-apart", "canary-left", "purge-unproved", "unfolded", "forgetful"),
+    *("skips-all", "restored-blind", "rows-stay"),
+)
 """Variants of `chaos.broken` in which the operator's commands are broken, too."""
 CONNECT_S = 20.0
 """Seconds that a fault waits for a server which another has taken away."""
@@ -121,6 +127,8 @@ class Stage:
 
     def __init__(self, seed: int, breaking: str | None = None, *, duties: bool = True) -> None:
         self.seed = seed
+        self._began = time.monotonic()
+        self._logging = threading.Lock()
         self.breaking = breaking
         self.duties = duties
         self.home = Path(tempfile.mkdtemp(prefix="refold-chaos-"))
@@ -166,8 +174,16 @@ class Stage:
         self.damaged: set[str] = set()
         self.uncertain = 0
         self.asked: list[Asked] = []
+        self.let_go: set[str] = set()
+        # For each segment that was purged, whether there was load.
+        self.purged: list[bool] = []
+        self.restored = 0
+        # The first day of metrics that do not keep all.
+        self.kept: dict[str, date] = {}
+        # The ids of the events of each segment that is full before the load.
+        self.history: list[set[str]] = []
         # Held by whoever damages a file of the archive until that is noticed, and by whoever purges.
-        self.filing = threading.Lock()
+        self.filing = threading.RLock()
         # Set when the load ends: what takes many commands comes to its end then.
         self.over = threading.Event()
         self._stopping = threading.Event()
@@ -211,20 +227,28 @@ class Stage:
             conn.execute("SELECT refold.ensure_segments()")
             self.token, _ = tokens.create(conn, "http")
             conn.execute(TABLES.encode())
-        self._write_history()
-        for command in (["archive", "claim", str(self.archive)], ["deploy"]):
-            done = self.refold(*command)
-            if done.status != 0:
-                raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
-
-    def _write_history(self) -> None:
-        """Events in the first segments of the log, which nobody can write to any more."""
         maker = Maker("history", Random(self.seed))
+        self._write_history(maker, range(1))
+        self._insist("archive", "claim", str(self.archive))
+        self._insist("deploy")
+        self._insist("deliver", "--drain", "--sink", PAUSED)
+        self._insist("sinks", "pause", PAUSED)
+        self._write_history(maker, range(1, FULL))
+        self._insist("archive", "run", "--now")
+
+    def _insist(self, *command: str) -> None:
+        done = self.refold(*command)
+        if done.status != 0:
+            raise RuntimeError(f"refold {' '.join(command)}: {done.err}")
+
+    def _write_history(self, maker: Maker, numbers: range) -> None:
+        """Events in the first segments of the log, which nobody can write to any more."""
         book = journal.Journal(self.journals / "history.journal")
-        for number in range(FULL):
+        for number in numbers:
             events = maker.clean(HISTORY)
             for one in range(PERSONS):
                 events += maker.purchases(person(one), [1, 2])
+            self.history.append({event["id"] for event in events})
             batch = book.attempted("history", events)
             with Log(self.url, source="history") as log:
                 book.acknowledged(batch, [receipt.answer.value for receipt in log.append(events)])
@@ -255,15 +279,26 @@ class Stage:
             program = ["chaos.broken", self.breaking]
         command = [sys.executable, "-m", *program, *arguments]
         environment = os.environ | self.environment | {"REFOLD_CRASH_AT": at, "PYTHONPATH": str(HERE.parent)}
-        if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile", "erase"):
+        if arguments[0] in ("deploy", "rebuild", "rollback", "reconcile", "erase", "deliver"):
             command += ["--projections", str(self.projections)]
+        began = time.monotonic()
         try:
             ran = subprocess.run(
                 command, env=environment, cwd=self.home, capture_output=True, text=True, timeout=COMMAND_S
             )
+            finished = Finished(ran.returncode, ran.stdout, ran.stderr)
         except subprocess.TimeoutExpired:
-            return Finished(-1, "", f"refold {' '.join(arguments)}: not done after {COMMAND_S:.0f} s")
-        return Finished(ran.returncode, ran.stdout, ran.stderr)
+            finished = Finished(-1, "", f"refold {' '.join(arguments)}: not done after {COMMAND_S:.0f} s")
+        self._log_command(arguments, at or lie, began, finished)
+        return finished
+
+    def _log_command(self, arguments: tuple[str, ...], what: str, began: float, finished: Finished) -> None:
+        """Notes for whoever reads the directory of a failed campaign, in seconds since its start."""
+        said = " ".join((finished.err or finished.out)[-1000:].split())
+        times = f"{began - self._began:7.1f}–{time.monotonic() - self._began:.1f}"
+        line = f"{times} refold {' '.join(arguments)} [{what}] → {finished.status}: {said}\n"
+        with self._logging, (self.home / "commands.log").open("a") as log:
+            log.write(line)
 
     @contextmanager
     def connect(self, name: str = "chaos", *, autocommit: bool = True) -> Iterator[psycopg.Connection]:

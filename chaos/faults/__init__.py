@@ -33,6 +33,8 @@ from chaos.faults.processes import (
     worker_killed,
 )
 from chaos.faults.purge import purged
+from chaos.faults.restore import restored
+from chaos.faults.retain import retained
 from chaos.faults.server import (
     backend_killed,
     published,
@@ -90,8 +92,10 @@ ROOMS: dict[str, Inject] = {
     "archive refused": archive_refused,
     "purge": purged,
     "erasure": erased,
+    "segment lost": restored,
+    "retention": retained,
 }
-"""What goes on beside them, in a lane of its own: two minutes are enough for each kind once."""
+"""What goes on beside them, in a lane of its own: three minutes are enough for each kind once."""
 
 
 def inject(stage: Stage, step: Step) -> Injected:

@@ -47,8 +47,7 @@ def erased(stage: Stage, how: dict[str, Any], done: Injected) -> None:
         insist(stage, done, f"killed at {point}")
     for _ in range(TRIES):
         ran = operate(stage, done, *asked.command)
-        asked.done = ran.status == 0
-        if asked.done or stage.hurries:
+        if asked.ended(ran.status) or stage.hurries:
             break
         if BUSY in ran.err:
             stage.ask(take_lease)

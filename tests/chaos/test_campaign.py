@@ -42,7 +42,7 @@ def test_every_invariant_holds(tmp_path: Path) -> None:
     assert report["acknowledged"] > 1000
     assert (report["lost"], report["double"], report["left"]) == (0, 0, 0)
     assert len(report["faults"]) == 4
-    assert report["archived"][0] > 0
+    assert report["archived"][0] > 0 and report["purged"] > 0
     assert report["directory"] is None
     assert "| I1: no acknowledged event is lost | holds |" in (tmp_path / "report.md").read_text()
 
@@ -68,8 +68,13 @@ def test_every_invariant_holds(tmp_path: Path) -> None:
             "unfolded": ("purged", "I15"),
             "forgetful": ("erased", "I16"),
         },
+        {
+            "skips-all": ("let_go", "I9"),
+            "restored-blind": ("acknowledged", "I11"),
+            "rows-stay": ("retained", "I3"),
+        },
     ],
-    ids=["log and metrics", "rooms", "what leaves the log"],
+    ids=["log and metrics", "rooms", "what leaves the log", "what is let go or comes back"],
 )
 def test_broken_products_are_found_out(broken: dict[str, tuple[str, str]]) -> None:
     """Some at once: most of a campaign is waiting."""

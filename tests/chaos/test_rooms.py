@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,16 +12,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from chaos import archived, backfilled, canaries, contracted, erased
+from chaos import archived, backfilled, canaries, contracted, erased, receivers, skipped
 from chaos.archived import EVERYTHING
 from chaos.asked import Asked
 from chaos.backfilled import File
 from chaos.contracts import CHANGING, ENFORCED, breaks, contract
 from chaos.faulty_store import LIES
 from chaos.findings import Findings
-from chaos.invariants import check_log
+from chaos.invariants import check_bases, check_log
 from chaos.journal import Count, Journal, read
+from chaos.kept import query_since, rows_since
 from chaos.made import Maker, person
+from chaos.oracle import METRICS, Event
 from refold import append
 from refold.model.contract.contract_file import contract_file
 from refold.postgres.connect import connect as connect_as
@@ -98,7 +101,7 @@ def test_all_events_are_counted_where_some_have_left_the_log(yard: Yard) -> None
 
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])
 def test_a_person_of_whom_something_is_left_is_found(conn: Connection, tmp_path: Path, mode: str) -> None:
-    maker, asked = Maker("p", Random(1)), [Asked(person(0), mode, done=True)]
+    maker, asked = Maker("p", Random(1)), [Asked(person(0), mode, until=datetime.now(UTC))]
     count = sent(conn, tmp_path, maker.purchases(person(0), [1, 2]) + maker.clean(3))
     conn.execute("CREATE TEMPORARY TABLE events AS TABLE refold.events")
 
@@ -211,3 +214,71 @@ def test_what_a_canary_leaves_is_found(scratch: Scratch, what: str) -> None:
         found = Findings()
         canaries.check_left(conn, found, seconds=0)
     assert list(found.violations) == ["I14"]
+
+
+def test_a_receiver_may_lack_what_was_let_go_and_nothing_else() -> None:
+    """What it has of these rows must be right all the same."""
+    columns, ours = ["event_id", "grade"], [("a", "big"), ("b", "small"), ("c", "big"), ("d", "big")]
+
+    def found(*theirs: tuple[str, str]) -> list[str]:
+        findings = Findings()
+        rows = receivers.without(ours, list(theirs), columns, let_go={"a", "b"})
+        receivers.compare(findings, skipped.TABLE, rows, list(theirs))
+        return findings.violations.get("I9", [])
+
+    assert found(*ours) == found(*ours[1:]) == found(*ours[2:]) == []
+    assert "lacks ('c', 'big')" in found(*ours[:2], ours[3])[0]
+    assert any("has ('a', 'small')" in one for one in found(("a", "small"), *ours[1:]))
+
+
+def test_what_refold_has_recorded_of_rows_that_were_let_go(admin: Connection) -> None:
+    for name, outcome in (("a", "1,708 rows let go"), ("a", "1 row let go"), ("a", None), ("b", "5 rows let go")):
+        admin.execute(
+            "INSERT INTO refold.actions (by, command, arguments, outcome)"
+            " VALUES ('me', 'sinks skip', jsonb_build_object('name', %s::text), %s)",
+            (name, outcome),
+        )
+    admin.execute(
+        "INSERT INTO refold.actions (by, command, arguments, outcome)"
+        " VALUES ('me', 'sinks skip', '{\"name\": \"a\"}', 'failed: Fenced')"
+    )
+    assert (skipped.recorded(admin, "a"), skipped.recorded(admin, "b"), skipped.recorded(admin, "c")) == (1709, 5, 0)
+
+
+def test_a_metric_keeps_its_newest_days(admin: Connection) -> None:
+    now = datetime.now(UTC)
+    days = [now - timedelta(days=number) for number in range(5)]
+    events = [Event(str(at), "u", "view", at, None) for at in days]
+    metric, since = METRICS["visitors"], days[2].date()
+    rows = metric.rows(events)
+    assert rows_since(rows, metric, None) == rows
+    kept = rows_since(rows, metric, since)
+    assert sorted(day for (day,) in kept) == sorted(at.date() for at in days[:3])
+    query = "SELECT (now() AT TIME ZONE 'UTC')::date - n AS day FROM generate_series(0, 4) AS n -- all of them"
+    assert admin.execute(query_since(query, since).encode()).rowcount == len(kept) == 3
+    assert query_since(query, None) == query
+
+
+def test_what_stands_for_purged_events_is_healed_by_erasures_alone(admin: Connection) -> None:
+    """Or by an audit in the middle of one."""
+    now = datetime.now(UTC)
+    minute = timedelta(minutes=1)
+
+    def found(by: str, *asked: Asked) -> list[str]:
+        findings = Findings()
+        with admin.transaction(force_rollback=True):
+            admin.execute(
+                "INSERT INTO refold.incidents (kind, subject, detected_by, started_at, detected_at, evidence)"
+                " VALUES ('drift', 'daily', %s, '-infinity', %s, '{\"archive\": true}')",
+                (by, now),
+            )
+            check_bases(admin, list(asked), findings)
+        return list(findings.violations)
+
+    assert found("quick audit") == ["I15"]
+    assert found("refold erase") == []
+    person_ = person(0)
+    assert found("quick audit", Asked(person_, "delete", now - minute, now + minute)) == []
+    assert found("quick audit", Asked(person_, "delete", now - minute)) == []
+    assert found("quick audit", Asked(person_, "delete", now - 2 * minute, now - minute)) == ["I15"]
+    assert found("quick audit", Asked(person_, "delete", now + minute)) == ["I15"]

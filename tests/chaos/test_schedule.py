@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from chaos.campaign import plan
 from chaos.faults import FAULTS, ROOMS
-from chaos.schedule import EXPOSED, schedule
+from chaos.schedule import EXPOSED, ROOMS_QUIET_S, schedule
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
@@ -19,9 +19,16 @@ def test_a_longer_campaign_begins_as_a_shorter_one() -> None:
     assert plan(7, 10)[: len(short)] == short
 
 
-def test_two_minutes_touch_every_room_whatever_the_seed() -> None:
+def test_three_minutes_touch_every_room_whatever_the_seed() -> None:
     for seed in range(300):
-        assert {step.fault for step in plan(seed, 2)} >= set(ROOMS)
+        assert {step.fault for step in plan(seed, 3)} >= set(ROOMS)
+
+
+def test_a_minute_has_a_purge_an_erasure_and_a_segment_that_is_lost_whatever_the_seed() -> None:
+    for seed in range(300):
+        first, *others = [step for step in plan(seed, 1) if step.fault in ROOMS]
+        assert (first.fault, first.at) == ("purge", ROOMS_QUIET_S)
+        assert {step.fault for step in others} >= {"erasure", "segment lost"}
 
 
 def test_what_goes_on_in_rooms_does_not_change_the_faults() -> None:

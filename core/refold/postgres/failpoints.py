@@ -23,7 +23,7 @@ Point = Literal[
     "sink_told", "sink_acknowledged",
     "skip_leased", "skip_looked", "skip_moved", "skip_recorded", "skip_committed",
     "archive_turning", "archive_turned", "archive_begun", "archive_spooled", "archive_sent", "archive_written",
-    "archive_proved", "archive_restored", "chilled", "audit_archived",
+    "archive_proved", "archive_created", "archive_exchanged", "archive_restored", "chilled", "audit_archived",
     "retain_rows", "retain_committed",
     "canary_shown", "canary_ended", "canary_alone",
     "fold_begun", "fold_undone", "fold_rows", "fold_stepped", "purge_folded", "purge_floors", "purge_recorded",

@@ -13,11 +13,13 @@ import pytest
 from refold.engine.archive.restore import restore
 from refold.engine.archive.verify import verify
 from refold.engine.scrub.scrub import scrub
-from refold.postgres.failpoints import POINTS
+from refold.postgres.failpoints import POINTS, Point
 from tests.engine.archive.conftest import SLICE, Shop
+from tests.engine.archive.test_restoring import LOG
 from tests.support.tampering import tamper
 
-WRITING = [point for point in POINTS if point.startswith("archive_") and point != "archive_restored"]
+RESTORING: tuple[Point, ...] = ("archive_created", "archive_exchanged", "archive_restored")
+WRITING = [point for point in POINTS if point.startswith("archive_") and point not in RESTORING]
 
 
 def killed(shop: Shop, at: str, *arguments: str) -> None:
@@ -45,11 +47,16 @@ def test_killed_while_it_writes(shop: Shop, point: str) -> None:
     assert (found.files, found.wrong, found.strangers) == (3, [], {})
 
 
-def test_killed_while_it_restores(shop: Shop) -> None:
+@pytest.mark.parametrize("point", RESTORING)
+def test_killed_while_it_restores(shop: Shop, point: str) -> None:
     shop.claim()
     shop.run()
-    tamper(shop.admin, "DELETE FROM refold.events WHERE event_id = 's1-1'")
+    before = shop.admin.execute(LOG).fetchall()
     segment = f"refold.events_{SLICE:015}"
-    killed(shop, "archive_restored", "restore", segment)
+    tamper(shop.admin, f"DROP TABLE {segment}")
+    killed(shop, point, "restore", segment)
+    # Nothing of it is there before all of it is.
+    assert (scrub(shop.worker).damage == []) == (point == "archive_restored")
+    assert restore(shop.worker, segment, by="the test").slices == ([] if point == "archive_restored" else [1])
     assert scrub(shop.worker).damage == []
-    assert restore(shop.worker, segment, by="the test").slices == []
+    assert shop.admin.execute(LOG).fetchall() == before

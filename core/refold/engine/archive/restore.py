@@ -98,6 +98,7 @@ def restore(conn: psycopg.Connection, segment: str, *, by: str, dry_run: bool = 
         back.seek(0)
         if result.created:
             _create(conn, archive)
+            failpoint("archive_created")
         _put_back(conn, archive, back, result)
     look_again(conn, by=by)
     return result
@@ -148,6 +149,7 @@ def _exchange(conn: psycopg.Connection, archive: Archive, slices: list[int], res
             remedy="The log was accepted with other events since, or restored."
             + (neighbour or " `refold scrub` names the events."),
         )
+    failpoint("archive_exchanged")
     result.removed += removed
     result.events += put
 
