@@ -7,6 +7,7 @@ name, and whoever goes on later needs none.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,8 @@ IN_THE_MIDDLE = ("token", "repairs", "left")
 """Evidence that an erasure needs until its part on the log is done."""
 PORTION = 2_000
 """Most events that are changed in one transaction."""
+HELD_S = 1.0
+"""Seconds for which one may hold up the metrics, all of which are locked while it heals them."""
 
 
 @dataclass(slots=True)
@@ -283,13 +286,39 @@ def _log(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, person:
     token = erasure.evidence.get("token") or token_of(conn, erasure)
     erasure = _purged(conn, compiler, erasure, known, token)
     proof = LogProof()
+    portion = Portion()
     while erasure.step == "log":
         for attempt in after_deadlocks():
+            began = time.monotonic()
             with attempt, conn.transaction():
-                moved = _portion(conn, compiler, erasures.by_id(conn, erasure.erasure_id), known, token, proof)
-        erasure = moved
+                now = erasures.by_id(conn, erasure.erasure_id)
+                moved = _portion(conn, compiler, now, known, token, proof, portion.events)
+        erasure, portion = moved, portion.after(time.monotonic() - began)
         failpoint("erasure_portion")
     return erasure
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """How many events are changed in one transaction. Pure.
+
+    A metric without days in its key reads the whole log for each portion, be it one event. So a portion may take twice
+    the shortest: then half of the time is the events' own, and all portions take less than twice as long as one alone.
+
+    Args:
+        events: how many, at most.
+        shortest_s: the shortest time that one has taken, seconds.
+    """
+
+    events: int = 1
+    shortest_s: float = float("inf")
+
+    def after(self, seconds: float) -> Portion:
+        """Return the next one, after one that took so long."""
+        shortest = min(self.shortest_s, seconds)
+        allowed = max(HELD_S, 2 * shortest)
+        fitting = int(self.events * allowed / max(seconds, 1e-6))
+        return Portion(max(1, min(PORTION, 2 * self.events, fitting)), shortest)
 
 
 def _purged(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, person: Person, token: str) -> Erasure:
@@ -337,9 +366,15 @@ def owned_store(conn: psycopg.Connection) -> tuple[Store, str]:
 
 
 def _portion(
-    conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, person: Person, token: str, proof: LogProof
+    conn: psycopg.Connection,
+    compiler: Compiler,
+    erasure: Erasure,
+    person: Person,
+    token: str,
+    proof: LogProof,
+    most: int,
 ) -> Erasure:
-    targets, last = erasures.waiting(conn, erasure, PORTION)
+    targets, last = erasures.waiting(conn, erasure, most)
     if not targets:
         # Only purged segments had events of the person.
         return _last(conn, erasure, person, erasure.evidence)
