@@ -120,6 +120,7 @@ def test_a_page_of_another_name_reads_nothing(database_url: str, tmp_path: Path)
             assert get(port, host=host).up, host
 
 
+@pytest.mark.slow
 def test_beyond_loopback_only_if_it_is_meant(database_url: str, tmp_path: Path) -> None:
     for host in ("0.0.0.0", "[::]", "192.0.2.1", "example.com"):
         refused = subprocess.run(

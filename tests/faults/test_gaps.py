@@ -14,6 +14,7 @@ from tests.support.making import events, ids, stored
 Connection = psycopg.Connection[Any]
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 def test_a_thousand_rolled_back_appends(
@@ -39,6 +40,7 @@ def test_a_thousand_rolled_back_appends(
     assert admin.execute("SELECT DISTINCT lag_events, lag_seconds FROM metrics.freshness").fetchall() == [(0, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 @pytest.mark.usefixtures("impatient")
 def test_a_gap_that_is_filled_after_all(database_url: str, producers: Callable[..., Connection]) -> None:

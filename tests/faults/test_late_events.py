@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import pytest
 
 from refold import append
 from refold.engine.reconcile.reconcile import reconcile
@@ -27,6 +28,7 @@ INSTANTS = [
 ]
 
 
+@pytest.mark.slow
 def test_they_count_where_they_belong_whenever_they_come(
     database_url: str, producers: Callable[..., Connection], conn: Connection
 ) -> None:

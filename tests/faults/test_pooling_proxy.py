@@ -113,6 +113,7 @@ STARTS_WITH = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 def test_nothing_that_a_command_sets_is_left_to_the_next_client(
     server: ServerUnderTest, database_url: str, admin: Connection, login: sql.Identifier, tmp_path: Path

@@ -142,6 +142,7 @@ def test_funnels_are_kept_beside_a_publication(database_url: str, admin: Connect
     )
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 @pytest.mark.parametrize("publication", [False, True])
 def test_builds_of_an_older_version_get_their_identity_by_migrate(

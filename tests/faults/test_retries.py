@@ -145,6 +145,7 @@ def test_a_producer_that_idles_in_its_transaction(database_url: str, admin: Conn
     assert stored(admin) == ids(events(3))
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 def test_a_table_that_somebody_has_locked_holds_up_no_other(
     database_url: str, producer: Connection, admin: Connection, connect: Callable[..., Connection]

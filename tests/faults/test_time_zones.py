@@ -55,6 +55,7 @@ def ingest(url: str, file: Path, zone: str) -> None:
     assert json.loads(done.stdout)["stored"] == 4
 
 
+@pytest.mark.slow
 def test_the_same_days_everywhere(
     database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ def test_without_a_wait_nothing_is_told(waiter: Connection, admin: Connection) -
     wait_until(lambda: not pids(admin, NAME))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"])
 def test_a_command_says_who_keeps_it_waiting(operator: Connection, database_url: str, mode: str) -> None:
     """The second is the mode in which commands exclude each other."""

@@ -218,6 +218,7 @@ def test_random_histories(
     assert sinks.differing(scratch.worker, sink.sink_id, scratch.build(metric).build_id) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_random_histories_of_webhooks(
     scratch: Scratch, receiver: Hook, monkeypatch: pytest.MonkeyPatch, seed: int

@@ -53,6 +53,7 @@ class Lying:
         monkeypatch.setattr(PostgresReceiver, "deliver", deliver)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["merge", "vanishing", "having", "facts"])
 @pytest.mark.parametrize("seed", range(3))
 def test_random_histories(

@@ -374,6 +374,7 @@ def test_a_sink_that_is_too_fast(waiting: Scratch, receiver: Hook, monkeypatch: 
     assert state(waiting).holder is None
 
 
+@pytest.mark.slow
 def test_beside_a_process_that_delivers(scratch: Scratch, receiver: Hook) -> None:
     """Each row is let go or given; none that comes later is let go."""
     scratch.deploy(facts=FACTS)
@@ -435,6 +436,7 @@ def test_killed_anywhere(waiting: Scratch, receiver: Hook, step: str) -> None:
         assert go_on(waiting, receiver) == [f"e{at}" for at in range(9)]
 
 
+@pytest.mark.slow
 def test_the_command(waiting: Scratch) -> None:
     before = state(waiting)
     refused = command(waiting, "--to", "now")
@@ -490,6 +492,7 @@ def test_who_may_not(waiting: Scratch, server: ServerUnderTest, conn: Connection
     assert state(waiting) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_random_histories(scratch: Scratch, receiver: Hook, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Whatever waits before the place is let go, every other row is given once, in whatever pages and transactions."""

@@ -148,6 +148,7 @@ def test_a_build_that_goes_live_while_its_sink_is_deployed(scratch: Scratch, tar
     insist(scratch, target, "m")
 
 
+@pytest.mark.slow
 def test_a_sink_that_is_dropped_while_its_metric_is_switched(scratch: Scratch, target: Connection) -> None:
     follow(scratch, target, "m", "SELECT user_id, count(*) AS n FROM events GROUP BY user_id")
     failures: list[BaseException] = []

@@ -80,6 +80,7 @@ VALUES_ONLY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expression", TYPES)
 def test_types_of_keys(scratch: Scratch, target: Connection, expression: str) -> None:
     _insist_on_values(
@@ -88,6 +89,7 @@ def test_types_of_keys(scratch: Scratch, target: Connection, expression: str) ->
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expression", TYPES | VALUES_ONLY)
 def test_types_of_values(scratch: Scratch, target: Connection, expression: str) -> None:
     _insist_on_values(

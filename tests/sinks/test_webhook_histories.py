@@ -24,6 +24,7 @@ LOST = 0
 """Stands for an answer that never arrives, though the rows did."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["merge", "vanishing"])
 @pytest.mark.parametrize("seed", range(3))
 def test_random_histories(

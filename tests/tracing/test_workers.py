@@ -156,6 +156,7 @@ def test_spans_of_workers_that_are_killed_are_lost_and_never_doubled(
     assert len(every - set(counted)) < len(every) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 def test_two_workers_give_each_event_one_span_a_metric(database_url: str, receiver: Receiver) -> None:
     with worker(database_url, receiver, "--processes", "2", "--poll", "0.05") as process:
@@ -169,6 +170,7 @@ def test_two_workers_give_each_event_one_span_a_metric(database_url: str, receiv
     assert counted == {(trace_id(number), f"apply {name}"): 1 for number in range(1, 61) for name in METRICS}
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 def test_off_nobody_reads_traces_and_nothing_is_sent(database_url: str, receiver: Receiver, conn: Connection) -> None:
     sampled_purchases(database_url, 1, 2)
@@ -206,6 +208,7 @@ def test_a_receiver_that_fails_or_hangs_costs_a_worker_two_seconds_at_its_end(
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 def test_nobody_listens(database_url: str) -> None:
     sampled_purchases(database_url, *range(1, 10))
@@ -214,6 +217,7 @@ def test_nobody_listens(database_url: str) -> None:
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.live("shop")
 @pytest.mark.parametrize(
     "environment",

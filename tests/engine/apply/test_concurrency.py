@@ -61,6 +61,7 @@ def url(database_url: str) -> str:
     return database_url
 
 
+@pytest.mark.slow
 def test_everything_is_applied_exactly_once(url: str, connect: Callable[..., psycopg.Connection[Any]]) -> None:
     naive = NaiveReader(connect(autocommit=True))
     finished = threading.Event()

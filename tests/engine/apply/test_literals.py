@@ -46,6 +46,7 @@ def event(event_id: str, user: str, text: str) -> dict[str, Any]:
     return {"id": event_id, "user_id": user, "action": "view", "ts": 0, "metadata": {"t": text}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_over_several_lines(spelling: str, database_url: str, admin: Connection, tmp_path: Path) -> None:
     folder = tmp_path / "projections"

@@ -70,6 +70,7 @@ def test_a_batch_may_end_beyond_what_a_smallint_holds(
     assert (given.state, given.accepted) == ("done", 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["lane_begun", *(f"{point}:2" for point in LANE_POINTS[1:]), "lane_committed:4"])
 def test_killed_at_any_step_the_same_command_goes_on(
     database_url: str, admin: Connection, staged: FileBackfill, at: str

@@ -220,6 +220,7 @@ def test_who_may_capture(captured: Captured, server: ServerUnderTest, admin: Con
     ).fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_deploy_does_not_block_writers_behind_a_long_one(
     captured: Captured, connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,7 @@ def test_two_at_once(purged: Yard) -> None:
     assert verify(purged.worker, by="the test", deep=True).wrong == []
 
 
+@pytest.mark.slow
 def test_a_store_that_lies(purged: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     send = Writer.send
 

@@ -29,6 +29,7 @@ $$ BEGIN PERFORM nextval('public.calls'); RETURN $1::numeric; END $$
 USERS, EACH = 300, 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [1, 40])
 @pytest.mark.parametrize("name", FILES)
 def test_each_event_is_evaluated_a_few_times(shop: Prices, tmp_path: Path, name: str, bad: int) -> None:

@@ -162,6 +162,7 @@ def test_a_worker_killed_at_any_step_leaves_one_letter_each(prices: Prices, poin
     assert prices.reconcile().drift == 0
 
 
+@pytest.mark.slow
 def test_a_first_load_and_a_rebuild_quarantine_too(shop: Prices) -> None:
     shop.sell(60, free=(0, 31, 59))
     make_live(shop.url, FOLDER)

@@ -168,6 +168,7 @@ def test_a_base_of_other_events_is_folded_again(yard: Yard) -> None:
     assert yard.wrong() == {}
 
 
+@pytest.mark.slow
 def test_a_sink_that_has_not_delivered_all(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused, then away, then refusing rows: the purge names the command that lets go, and then goes."""
     monkeypatch.setenv("SECRET", SECRET)

@@ -28,6 +28,7 @@ def killed(yard: Yard, at: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", STEPS)
 def test_killed_anywhere(yard: Yard, point: str) -> None:
     killed(yard, point)

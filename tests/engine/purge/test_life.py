@@ -19,6 +19,7 @@ from tests.engine.purge.conftest import ENDS, PROJECT, Yard
 pytestmark = pytest.mark.live("archived")
 
 
+@pytest.mark.slow
 def test_through_all_that_a_person_does(yard: Yard, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -157,6 +157,7 @@ def test_a_missing_file_changes_nothing(purged: Yard) -> None:
     assert purged.admin.execute("SELECT count(*) FROM refold.repairs").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_killed_it_begins_again(purged: Yard) -> None:
     damage(purged, f"DELETE FROM {table(purged, 'daily', '__base')}")
     environment = {**os.environ, "REFOLD_DATABASE_URL": purged.url, "REFOLD_CRASH_AT": "audit_archived"}

@@ -82,6 +82,7 @@ def test_a_table_of_one_slice_is_read_by_blocks(projection: str, kind: str, work
     assert row is not None and row[0] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["min", "max"])
 def test_what_somebody_has_changed_is_found_wherever_it_is(place: str, worker: Connection, admin: Connection) -> None:
     compiler = Compiler(SHOP)
@@ -136,6 +137,7 @@ def test_the_duty_heals_what_it_finds(worker: Connection, admin: Connection) -> 
     assert admin.execute(f"SELECT count(*) FROM refold_builds.{build.table_name}".encode()).fetchone() == before
 
 
+@pytest.mark.slow
 def test_a_table_that_is_small_again_has_no_mark(worker: Connection, admin: Connection) -> None:
     compiler = Compiler(SHOP)
     rounds(worker, "purchases", compiler)

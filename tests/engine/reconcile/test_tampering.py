@@ -142,6 +142,7 @@ def test_healing_touches_nothing_else(shop: Shop) -> None:
         assert rewritten == (1 if table == shop.tables["daily"] else 0), table
 
 
+@pytest.mark.slow
 def test_the_members_are_audited_too(shop: Shop) -> None:
     """Damage there would stay latent until the next event of a member is counted wrongly."""
     for table in shop.members():

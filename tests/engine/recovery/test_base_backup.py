@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from refold import append as append_in
 from refold.embedded import EmbeddedServer
@@ -14,6 +15,7 @@ from tests.support.live import drain, make_live, wrong
 from tests.support.restored import append
 
 
+@pytest.mark.slow
 def test_an_older_base_backup_goes_on_from_where_it_was(old: EmbeddedServer) -> None:
     url = make_database(old, "physical")
     migrate(url)

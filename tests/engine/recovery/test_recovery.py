@@ -187,6 +187,7 @@ def test_a_cluster_that_is_further_on_keeps_the_cursors(dumps: Dumps) -> None:
         lawful(url, LATE + LAG + 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a session", "prepared"])
 def test_an_old_transaction_of_the_new_cluster_is_waited_for(dumps: Dumps, kind: str) -> None:
     """It appends under a txid that the cursors call done."""
@@ -573,6 +574,7 @@ def test_the_log_is_guarded_again_afterwards(restored: str) -> None:
         ).fetchall() == [("A",)]
 
 
+@pytest.mark.slow
 def test_a_restored_log_with_another_log_behind_it(restored: str, dumps: Dumps) -> None:
     """A second restore, of what was recovered once."""
     bring_back(restored)

@@ -78,6 +78,7 @@ def test_an_event_that_was_deleted(yard: Yard, first: Archive) -> None:  # noqa:
     assert (found.event, found.purged) == (None, Purged(looked=True, erased=True))
 
 
+@pytest.mark.slow
 def test_the_command(yard: Yard, first: Archive) -> None:  # noqa: F811
     chill_all(yard.worker)
     folder = ("--projections", str(PROJECT))

@@ -42,6 +42,7 @@ def page(answer: Answer) -> str:
     return RowPage(None, None, {}, "", asked, 20).sentence  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_row_is_explained_as_far_as_the_log_goes(yard: Yard, metric: str) -> None:  # noqa: F811
     before = {str(key): why(yard.worker, yard.compiler, metric, key) for key in rows_of(yard, metric)}

@@ -67,6 +67,7 @@ def _upto(series: list[DailySeries], end: int) -> list[DailySeries]:
     return [DailySeries(one.name, one.group, one.values[max(0, end - 90) : end]) for one in series]
 
 
+@pytest.mark.slow
 def test_quiet_series_give_no_more_alarms_than_the_budget() -> None:
     """30 deployments, each for ten weeks after its first thirteen: 300 deployment-weeks at a budget of one."""
     alarms = 0

@@ -100,6 +100,7 @@ def test_a_disk_that_is_nearly_full_costs_the_tables_that_only_a_rollback_needs(
     assert open_pressure(admin) == []
 
 
+@pytest.mark.slow
 def test_wal_that_a_slot_keeps_slows_bulk_and_refuses_nobody() -> None:
     """Once Postgres has a limit for it: beyond that it drops the slot, and a standby is lost."""
     with cluster({"wal_level": "replica", "max_replication_slots": "2", "max_slot_wal_keep_size": "1MB"}) as server:

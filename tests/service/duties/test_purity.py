@@ -98,6 +98,7 @@ def test_an_impure_transform_is_named(
     assert (incident.resolved_by, incident.outcome) == ("purity", {"because": "the build is no longer kept up to date"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [SHOP, PROJECT], ids=lambda folder: folder.name)
 def test_honest_ones_are_never_flagged(
     database_url: str,

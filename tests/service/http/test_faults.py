@@ -141,6 +141,7 @@ def test_a_silent_database_is_503_and_comes_back(own_server: EmbeddedServer, tmp
         assert sorted(stored(conn)) == ["before", "during"]
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_loses_nothing(door: Served, admin: Connection) -> None:
     """What was answered is there, and what was not answered is not half there."""
     statuses: list[tuple[str, int]] = []

@@ -77,6 +77,7 @@ def test_the_next_to_have_rested_is_the_one_to_wake_up_for() -> None:
     assert pacing.wait() == 3.0
 
 
+@pytest.mark.slow
 def test_an_expensive_build_holds_up_no_other(
     database_url: str, admin: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_drain_applies_everything_and_ends(project: Path, database_url: str, con
     assert counted(conn) == 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_told_to_stop_it_ends_well(

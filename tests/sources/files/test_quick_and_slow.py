@@ -224,6 +224,7 @@ def test_csv(
         assert quick == outcome(conn, data, options, reading, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
 def test_each_odd_line_among_good_ones(conn: Connection, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     begin, good, odd = ([], GOOD, ODD) if form == "jsonl" else ([HEADER], ROWS, ODD_ROWS)

@@ -138,6 +138,7 @@ def literals(source: str) -> Iterator[str]:
             yield "".join(str(one.value) if isinstance(one, ast.Constant) else "?" for one in node.values)
 
 
+@pytest.mark.slow
 def test_no_other_module_changes_a_state() -> None:
     code = {path: "\n;\n".join(literals(path.read_text())) for path in Path(refold.__file__).parent.rglob("*.py")}
     code |= {path: path.read_text() for path in sql_dir().rglob("*.sql")}

@@ -51,6 +51,7 @@ def judged(conn: Connection, schema: dict[str, Any], documents: list[Any]) -> li
     ).fetchall()
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 def test_the_database_agrees_with_jsonschema(conn: Connection, data: st.DataObject) -> None:

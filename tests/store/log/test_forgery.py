@@ -92,6 +92,7 @@ CREATE TRIGGER note BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION note_o
 """
 
 
+@pytest.mark.slow
 def test_honest_inserts_pass_whatever_their_form(admin: Connection) -> None:
     """The guard compares with the session's last position: that must be this row's in every plan."""
     small_segments(admin, 7)

@@ -74,6 +74,7 @@ def test_it_is_the_first_that_the_cursor_has_not_applied(conn: Connection) -> No
     assert len(shapes) >= 5
 
 
+@pytest.mark.slow
 def test_the_first_come_from_few_segments_in_the_right_order(
     admin: Connection, producers: Callable[..., Connection]
 ) -> None:

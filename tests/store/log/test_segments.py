@@ -101,6 +101,7 @@ def test_a_worker_makes_them_while_the_reserve_is_good(
     assert len(stored(admin)) == 220 + 220 + 600
 
 
+@pytest.mark.slow
 def test_room_follows_what_producers_bring(producer: Connection, admin: Connection, database_url: str) -> None:
     """A statement sees the segments that are there when it begins: the room for all of it has to be there before."""
     small_segments(admin, 1000)

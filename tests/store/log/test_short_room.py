@@ -115,6 +115,7 @@ def test_segments_that_a_worker_makes_meanwhile_hide_no_failure(
     assert waiting(admin) == 0
 
 
+@pytest.mark.slow
 def test_retries_at_once_under_a_running_worker(
     producers: Producers, worker: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
