@@ -6,13 +6,17 @@ holds whole slices, or a part of one if its events are large: so memory is bound
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, BinaryIO
 
 import psycopg
@@ -24,6 +28,8 @@ from refold.model.upkeep.checksums import EVENT_HASH, identity
 from refold.postgres.session import plan_freely
 from refold.store.log.seal import SliceChecksum
 
+Row = bytes | bytearray | memoryview
+"""A row as the server sends it."""
 COLUMNS = ("txid", "position", "event_id", "user_id", "action", "ts", "metadata", "version", "recorded_at")
 """The columns of the log, in the order of the table."""
 TOGETHER_BITS = POSITION_BITS + 3
@@ -37,8 +43,12 @@ GROUP = 128 << 20
 _DELTAS = ("txid", "position", "ts", "recorded_at")
 _WORDS = ("user_id", "action", "version")
 """Columns whose values repeat."""
-_QUOTED = ("event_id", "user_id", "action", "ts", "metadata", "recorded_at")
-"""Columns that pyarrow quotes when it writes them as CSV, and so the server too: then there is one text for a row."""
+_AS_CSV = "FORMAT csv, FORCE_QUOTE (event_id, user_id, action, ts, metadata, recorded_at)"
+"""The server quotes what pyarrow quotes when it writes CSV: then there is one text for a row."""
+AHEAD = 2
+"""Parts of a file that may wait for whoever needs them next, in either direction."""
+THREADS = 2
+"""How many make CSV of rows at once."""
 
 
 def schema() -> Any:
@@ -109,7 +119,8 @@ def write(
 ) -> Written:
     """Write the events between two positions into a file.
 
-    Each row comes with the hashes of which the checksums of the log are sums: so both are of the same look at it.
+    The server sends the rows of a slice together with their checksum, of one look at them. While it does, another
+    thread makes Parquet of those that have come.
 
     Args:
         conn: acts as refold_worker, in autocommit mode.
@@ -121,56 +132,91 @@ def write(
         beat: gives a sign of life.
     """
     written = Written()
-    with writing(file, about) as write_group:
+    with writing(file, about) as write_group, _beside() as later:
         for portion, together in itertools.groupby(
             sorted(slices), key=lambda one: one >> (TOGETHER_BITS - POSITION_BITS)
         ):
-            group: list[Any] = []
+            group = _Group(write_group)
             text = hashlib.sha256()
             for number in together:
                 low, high = max(number << POSITION_BITS, lower), min((number + 1) << POSITION_BITS, upper)
-                sums = _Sums()
                 with conn.transaction():
-                    for rows, longest in _chunks(sums.of(_rows(conn, low, high, (identity("0"), EVENT_HASH)))):
+                    sent = _copied(conn, _WITH_CHECKSUM, (low, high))
+                    for rows, longest in _chunks(sent, partial(_whole, written.contents, number)):
                         text.update(rows)
-                        table = _parsed(rows, longest)
-                        written.contents.add(number, sums.take(table), *_first_and_last(table["ts"]))
-                        group.append(table)
-                        if sum(one.nbytes for one in group) >= GROUP:
-                            write_group(group)
-                            group = []
+                        later(partial(group.add, rows, longest))
                 beat()
-            write_group(group)
+            later(group.end)
             written.texts[portion] = text.digest()
     return written
 
 
-class _Sums:
-    """The sums of the hashes that come in front of each row."""
-
-    def __init__(self) -> None:
-        self._events = self._ids = self._hash = 0
-
-    def of(self, rows: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield rows without their hashes."""
-        for row in rows:
-            id_, hash_, rest = row.split(b",", 2)
-            self._events += 1
-            self._ids += int(id_)
-            self._hash += int(hash_)
-            yield rest
-
-    def take(self, table: Any) -> SliceChecksum:
-        """Return the checksum of the rows since the last call, which are those of a table."""
-        upto = arrow("pyarrow.compute").max(table["txid"]).as_py()
-        taken = SliceChecksum(self._events, upto, self._ids, self._hash)
-        self._events = self._ids = self._hash = 0
-        return taken
+_WITH_CHECKSUM = f"""
+    COPY (
+        WITH held AS MATERIALIZED (
+            SELECT {", ".join(COLUMNS)} FROM refold.events WHERE position >= %s AND position < %s
+        )
+        SELECT {", ".join(COLUMNS)} FROM (
+            SELECT 0 AS at__, * FROM held
+            UNION ALL
+            SELECT 1, max(txid), count(*), sum({identity("0")})::text, sum({EVENT_HASH})::text, '', min(ts),
+                   '{{}}'::jsonb, 0, max(ts)
+            FROM held
+        ) AS told
+        ORDER BY at__, position, txid
+    ) TO STDOUT ({_AS_CSV})
+"""
+"""The events between two positions, in the order of positions, and in the last row what they are as a whole."""
 
 
-def _first_and_last(times: Any) -> tuple[datetime, datetime]:
-    found = arrow("pyarrow.compute").min_max(times)
-    return found["min"].as_py(), found["max"].as_py()
+def _whole(contents: Contents, number: int, row: Row) -> None:
+    """Add to some contents what the last row of `_WITH_CHECKSUM` says of a slice."""
+    [[upto, events, ids, hash_, _, first, _, _, last]] = csv.reader([bytes(row).decode()])
+    if int(events):
+        checksum = SliceChecksum(int(events), int(upto), int(ids), int(hash_))
+        contents.add(number, checksum, _time(first), _time(last))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+class _Group:
+    """The tables of a row group.
+
+    Args:
+        write_group: writes them.
+    """
+
+    def __init__(self, write_group: Callable[[list[Any]], None]) -> None:
+        self._write, self._tables = write_group, list[Any]()
+
+    def add(self, rows: bytes, longest: int) -> None:
+        """Add rows, as `_parsed` takes them; a group that is large enough ends."""
+        self._tables.append(_parsed(rows, longest))
+        if sum(one.nbytes for one in self._tables) >= GROUP:
+            self.end()
+
+    def end(self) -> None:
+        """Write the group."""
+        self._write(self._tables)
+        self._tables = []
+
+
+@contextmanager
+def _beside() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Provide a function that has work done in another thread, one after another; it raises what earlier work did."""
+    waiting: deque[Future[None]] = deque()
+
+    def later(work: Callable[[], None]) -> None:
+        waiting.append(thread.submit(work))
+        if len(waiting) > AHEAD:
+            waiting.popleft().result()
+
+    with ThreadPoolExecutor(1) as thread:
+        yield later
+        for one in waiting:
+            one.result()
 
 
 @contextmanager
@@ -202,33 +248,16 @@ def writing(file: BinaryIO, about: dict[str, str]) -> Iterator[Callable[[list[An
 
 def read(conn: psycopg.Connection, table: str) -> list[Any]:
     """Return all rows of a table with the columns of the log, in the order of positions."""
+    query = f"COPY (SELECT {', '.join(COLUMNS)} FROM {table} ORDER BY position, txid) TO STDOUT ({_AS_CSV})"
     with conn.transaction():
-        return [_parsed(*chunk) for chunk in _chunks(_rows(conn, -(2**63), 2**63 - 1, (), table))]
+        return [_parsed(*chunk) for chunk in _chunks(_copied(conn, query))]
 
 
-def _rows(
-    conn: psycopg.Connection, low: int, high: int, before: Sequence[str], table: str = "refold.events"
-) -> Iterator[bytes]:
-    """Yield the events between two positions as CSV, in the order of positions; the caller's transaction.
-
-    Args:
-        conn: acts as refold_worker.
-        low: the first position.
-        high: the first that is too far.
-        before: SQL of what comes before the columns.
-        table: a table with the columns of the log.
-    """
+def _copied(conn: psycopg.Connection, query: str, parameters: Sequence[int] = ()) -> Iterator[Row]:
+    """Yield what a COPY sends, row by row; the caller's transaction."""
     plan_freely(conn)
-    with (
-        conn.cursor() as cursor,
-        cursor.copy(
-            f"COPY (SELECT {', '.join((*before, *COLUMNS))} FROM {table} WHERE position >= %s AND position < %s"
-            f" ORDER BY position, txid) TO STDOUT (FORMAT csv, FORCE_QUOTE ({', '.join(_QUOTED)}))".encode(),
-            (low, high),
-        ) as copy,
-    ):
-        for row in copy:
-            yield bytes(row)
+    with conn.cursor() as cursor, cursor.copy(query.encode(), parameters) as copy:
+        yield from copy
 
 
 def _parsed(rows: bytes, longest: int) -> Any:
@@ -238,14 +267,14 @@ def _parsed(rows: bytes, longest: int) -> Any:
         rows: the rows.
         longest: length of the longest, bytes.
     """
-    csv = arrow("pyarrow.csv")
+    csv_ = arrow("pyarrow.csv")
     form = schema()
-    return csv.read_csv(
+    return csv_.read_csv(
         arrow().BufferReader(rows),
         # A row must not reach over two borders of what Arrow parses at once.
-        read_options=csv.ReadOptions(column_names=list(COLUMNS), block_size=max(BLOCK, longest)),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
+        read_options=csv_.ReadOptions(column_names=list(COLUMNS), block_size=max(BLOCK, longest)),
+        parse_options=csv_.ParseOptions(newlines_in_values=True),
+        convert_options=csv_.ConvertOptions(
             column_types=form,
             null_values=[""],
             strings_can_be_null=True,
@@ -255,17 +284,27 @@ def _parsed(rows: bytes, longest: int) -> Any:
     ).cast(form)
 
 
-def _chunks(rows: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yield rows together, and how long the longest is; the server sends each by itself."""
+def _chunks(rows: Iterable[Row], last: Callable[[Row], None] | None = None) -> Iterator[tuple[bytes, int]]:
+    """Yield rows together, and how long the longest is; the server sends each by itself.
+
+    Args:
+        rows: the rows.
+        last: takes the last one, which is none of them.
+    """
     together: list[bytes] = []
     size = longest = 0
     for row in rows:
-        together.append(row)
-        size += len(row)
-        longest = max(longest, len(row))
         if size >= CHUNK:
             yield b"".join(together), longest
             together, size, longest = [], 0, 0
+        # Bytes are put together several times faster than views of them.
+        together.append(bytes(row))
+        length = len(row)
+        size += length
+        if length > longest:
+            longest = length
+    if last is not None:
+        last(together.pop())
     if together:
         yield b"".join(together), longest
 
@@ -409,12 +448,14 @@ class Rows:
         return table["position"][0].as_py() >> TOGETHER_BITS if table.num_rows else -1
 
     def _csv(self, group: int) -> Iterator[bytes]:
-        pa, csv = arrow(), arrow("pyarrow.csv")
-        with self._reading():
-            for batch in self._parquet.iter_batches(16_384, row_groups=[group]):
-                sink = pa.BufferOutputStream()
-                csv.write_csv(_with_texts(batch), sink, csv.WriteOptions(include_header=False))
-                yield sink.getvalue().to_pybytes()
+        with self._reading(), ThreadPoolExecutor(THREADS) as threads:
+            waiting: deque[Future[bytes]] = deque()
+            for batch in self._parquet.iter_batches(1 << POSITION_BITS, row_groups=[group]):
+                waiting.append(threads.submit(_as_csv, batch))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            for rows in waiting:
+                yield rows.result()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -423,6 +464,14 @@ class Rows:
             yield
         except (OSError, ValueError) as error:
             raise Differs(f"{self._where} cannot be read: {str(error).splitlines()[0][:200]}") from error
+
+
+def _as_csv(batch: Any) -> bytes:
+    csv_ = arrow("pyarrow.csv")
+    sink = arrow().BufferOutputStream()
+    csv_.write_csv(_with_texts(batch), sink, csv_.WriteOptions(include_header=False))
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
 
 
 def _with_texts(batch: Any) -> Any:
