@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-LEAST = 500
+LEAST = 100
 """Fewest records in a batch, and those in the first."""
 MOST = 20_000
 """Most records in a batch."""
