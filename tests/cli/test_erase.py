@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from refold.cli import confirm
 from refold.cli.app import app
 from refold.cli.erase import NOBODY
 from tests.engine.erasure.conftest import ALICE, MAIL, Shop, shop, worker  # noqa: F401
+from tests.engine.erasure.test_crash import erasing
 from tests.support.live import SHOP
 
 pytestmark = pytest.mark.live("shop")
@@ -108,3 +110,18 @@ def test_nobody_has_this_id(shop: Shop, refold: Any, monkeypatch: pytest.MonkeyP
     assert done.startswith(NOBODY) and "erased:" not in done
     assert NOBODY in refold(*wrong, "--yes", "--json")
     assert NOBODY not in refold(ALICE, *NAMED, "--reason", "asked", "--yes")
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [("erasure_begun", "the log has the person still"), ("erasure_portion:2", "go on with the archive")],
+)
+def test_the_status_tells_of_one_that_is_not_finished(shop: Shop, refold: Any, point: str, said: str) -> None:  # noqa: F811
+    killed = erasing(shop.url, ALICE, *NAMED, at=point)
+    assert killed.returncode == -signal.SIGKILL
+    status = CliRunner().invoke(app, ["status"]).output
+    assert "erasure   1 is not finished" in status
+    assert ALICE not in status
+    assert said in " ".join(status.split())
+    refold(ALICE, *NAMED, "--reason", "asked", "--yes")
+    assert "erasure " not in CliRunner().invoke(app, ["status"]).output

@@ -122,6 +122,8 @@ def show(now: Status) -> None:
     line(f"workers   {_workers(now)}")
     for backfill in now.backfills:
         line(f"backfill  {_backfill(backfill)}", "yellow" if backfill.state in ("paused", "interrupted") else "")
+    for number, step in now.erasures.items():
+        line(f"erasure   {number} is not finished: {_erasure(step)}", "yellow")
     if now.rejected:
         counts = ", ".join(f"{_counted(count)} {answer}" for answer, count in now.rejected.items())
         line(f"rejected  {counts} (`refold rejected` lists them)")
@@ -130,6 +132,12 @@ def show(now: Status) -> None:
             line(f"blocked   by session {_holder(one)}; its events become visible when it commits", "yellow")
     for one in now.prepared:
         line(f"blocked   by prepared transaction {_holder(one)}; COMMIT or ROLLBACK PREPARED ends it", "yellow")
+
+
+def _erasure(step: str) -> str:
+    if step == "log":
+        return "the log has the person still; `refold erase USER` goes on, and workers that may act as refold_owner"
+    return f"the log does not have the person any more; workers go on with the {step}"
 
 
 def _archive(archive: ArchiveStatus) -> str:

@@ -138,6 +138,7 @@ class Status:
         sinks: sinks with their states; an observer sees neither errors nor what waits.
         archive: the archive of the log; None: there is none.
         backfills: backfills from files that are not over.
+        erasures: erasures of people that are not proved yet, by number: the step that is next.
     """
 
     at: datetime
@@ -159,6 +160,7 @@ class Status:
     sinks: list[SinkStatus] = field(default_factory=list)
     archive: ArchiveStatus | None = None
     backfills: list[BackfillStatus] = field(default_factory=list)
+    erasures: dict[int, str] = field(default_factory=dict)
 
     @property
     def late(self) -> list[BuildStatus]:
@@ -225,11 +227,14 @@ def read(conn: psycopg.Connection) -> Status:
         gaps = {one.name: missing[one.capture_id] for one in captures.every(conn) if one.capture_id in missing}
         delivered = sink_statuses(conn)
         archived = archive_status(conn)
+        erasures = conn.execute(
+            "SELECT erasure_id, step FROM refold.erasures WHERE finished_at IS NULL ORDER BY erasure_id"
+        ).fetchall()
         sessions, prepared = blocking_transactions(conn)
         workers = _one(conn, WORKERS)
     return Status(
         at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
-        dict(incidents), behind, held, gaps, delivered, archived, backfills,
+        dict(incidents), behind, held, gaps, delivered, archived, backfills, dict(erasures),
     )  # fmt: skip
 
 
