@@ -49,13 +49,15 @@ def archive_refused(stage: Stage, how: dict[str, Any], done: Injected) -> None:
     if how["kind"] == "away":
         away = stage.archive.with_name("away")
         before = stage.ask(archived.verified)
-        stage.archive.rename(away)
-        try:
-            refused = operate(stage, done, "archive", "run", "--now")
-            looked = operate(stage, done, "archive", "verify")
-            time.sleep(how["seconds"])
-        finally:
-            away.rename(stage.archive)
+        # Nobody counts its files meanwhile.
+        with stage.filing:
+            stage.archive.rename(away)
+            try:
+                refused = operate(stage, done, "archive", "run", "--now")
+                looked = operate(stage, done, "archive", "verify")
+                time.sleep(how["seconds"])
+            finally:
+                away.rename(stage.archive)
         forgotten = {one.location for one in before} - {one.location for one in stage.ask(archived.verified)}
         if refused.status == 0 or looked.status == 0 or forgotten:
             done.wrong.append(
@@ -133,5 +135,6 @@ def _filed(conn: psycopg.Connection) -> tuple[list[archived.Counting], int, int]
 
 def insist(stage: Stage, done: Injected, when: str) -> None:
     """I11: whatever happens, a file that is called verified holds the events of its segment."""
-    wrong = stage.ask(lambda conn: archived.unlike(conn, stage.archive, stage.damaged))
+    with stage.filing:
+        wrong = stage.ask(lambda conn: archived.unlike(conn, stage.archive, stage.damaged))
     done.wrong += [("I11", f"{told} ({when})") for told in wrong]

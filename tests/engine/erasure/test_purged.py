@@ -264,6 +264,18 @@ def test_killed_anywhere_it_is_finished(purged: Yard, point: str) -> None:
     whole(purged)
 
 
+def test_what_was_healed_in_builds_that_are_dropped_meanwhile_is_the_erasure_s(purged: Yard) -> None:
+    """Or it would be told of as drift, which nobody has made."""
+    killed = erasing(purged.url, ZOE, "--also", f"email={MAIL}", "--projections", str(PROJECT), at="erasure_rebased")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    session_ends(purged.admin)
+    healed = purged.admin.execute("SELECT DISTINCT build_id FROM refold.repairs").fetchall()
+    assert healed
+    purged.admin.execute("UPDATE refold.builds SET state = 'dropped' WHERE build_id = ANY (%s)", ([healed[0][0]],))
+    erased(purged)
+    assert purged.admin.execute("SELECT count(*) FROM refold.repairs").fetchone() == (0,)
+
+
 @pytest.mark.slow
 def test_two_at_once(purged: Yard) -> None:
     command = [sys.executable, "-m", "refold", "erase", "--user-file", "-", "--yes", "--reason", "asked"]

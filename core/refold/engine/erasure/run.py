@@ -336,9 +336,7 @@ def _purged(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, pers
     failpoint("erasure_rebased")
     still = len(purged.search(conn, person))
     with conn.transaction():
-        metrics = taken_from_repairs(
-            conn, erasure.evidence["repairs"], [build.build_id for build in find(conn, "b.state <> 'dropped'")]
-        )
+        metrics = taken_from_repairs(conn, erasure.evidence["repairs"], [build.build_id for build in find(conn)])
         told = {
             **erasure.evidence,
             "left": {purged.PLACE: still},
