@@ -7,7 +7,6 @@ holds whole slices, or a part of one if its events are large: so memory is bound
 from __future__ import annotations
 
 import csv
-import functools
 import hashlib
 import itertools
 from collections import deque
@@ -16,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, BinaryIO
 
 import psycopg
@@ -174,11 +173,7 @@ def _whole(contents: Contents, number: int, row: Row) -> None:
     [[upto, events, ids, hash_, _, first, _, _, last]] = csv.reader([bytes(row).decode()])
     if int(events):
         checksum = SliceChecksum(int(events), int(upto), int(ids), int(hash_))
-        contents.add(number, checksum, _time(first), _time(last))
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+        contents.add(number, checksum, datetime.fromisoformat(first), datetime.fromisoformat(last))
 
 
 class _Group:
@@ -503,7 +498,7 @@ def _texts(times: Any) -> Any:
 _DAY_US = 86_400_000_000
 
 
-@functools.cache
+@cache
 def _seconds() -> Any:
     """Return the seconds of a day as text, with a blank before."""
     return arrow().array([f" {one // 3600:02}:{one // 60 % 60:02}:{one % 60:02}" for one in range(86_400)])

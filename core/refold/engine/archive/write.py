@@ -1,8 +1,8 @@
 """Writing the archive: sealed segments become files, and each is proved before it counts.
 
-The data's way: rows of the segment and their hashes, by COPY into a file of this host; that into the store under a new
-name; back from the store into another file. The hashes must add up to the sealed checksums, and the rows that were read
-back, as CSV again, be what COPY had sent. A process may be killed between any two steps. What it leaves is a row of the
+The data's way: rows of the segment and their checksums, by COPY into a file of this host; that into the store under a
+new name; back from the store into another file. The checksums must be the sealed ones. The rows that were read back, as
+CSV again, must be what COPY had sent. A process may be killed between any two steps. What it leaves is a row of the
 manifest that counts for nothing, and perhaps an object that only this row names: the next one reads that object back,
 and uses or removes it. What COPY had sent is not known then: the rows go into a temporary table, whose checksums are
 compared with the sealed ones.
