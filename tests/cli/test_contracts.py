@@ -288,12 +288,13 @@ def test_the_report_tells_what_is_not_covered_and_what_broke(shop: Refold) -> No
     told = shop("contracts", "report", "--json").json
     assert [(one["rule"], one["events"]) for one in told["violations"]] == [
         ("amount: must be a number", 2),
+        ("amount: is missing", 1),
         ("version: unknown", 1),
     ]
     text = shop("contracts", "report", "--action", "purchase", "--since", "1h").out
     assert "amount: must be a number" in text
     assert "view" not in text
-    assert [(one["action"], one["violations"]) for one in shop("contracts", "list", "--json").json] == [("purchase", 2)]
+    assert [(one["action"], one["violations"]) for one in shop("contracts", "list", "--json").json] == [("purchase", 3)]
     assert "purchase        1  enforce" in shop("contracts", "list").out
 
 

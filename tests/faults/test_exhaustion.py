@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +13,12 @@ import pytest
 
 from refold import append
 from refold.embedded import EmbeddedServer
-from refold.embedded.account import account_for
 from refold.postgres.connect import connect
 from refold.store import captures as store
 from refold.store.schema.migrate import migrate
 from tests.support.capturing import ORDERS, TABLE, Captured
 from tests.support.clusters import SETTINGS, cluster, make_database
+from tests.support.disks import filled, on_a_small_disk, small_disk
 from tests.support.door import Served
 from tests.support.live import make_live
 from tests.support.load import Load, load, nothing_lost_or_doubled
@@ -94,50 +89,10 @@ def _refused(server: EmbeddedServer) -> int:
     return text.count("too many clients") + text.count("remaining connection slots")
 
 
-@contextmanager
-def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of its own that is soon full."""
-    parent = Path(tempfile.mkdtemp(prefix="refold-disk-"))
-    parent.chmod(0o711)
-    place = parent / "disk"
-    place.mkdir()
-    options = ["-t", "tmpfs", "-o", f"size={megabytes}m,mode=0755", "tmpfs"]
-    mounted = subprocess.run(["mount", *options, place], capture_output=True, text=True)
-    if mounted.returncode:
-        shutil.rmtree(parent)
-        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
-        shutil.rmtree(parent)
-
-
-@contextmanager
-def filled(place: Path, leave: int) -> Iterator[Callable[[], None]]:
-    """Somebody else's file takes up the room but for some bytes; gives what removes it."""
-    ballast = place / "ballast"
-
-    def remove() -> None:
-        ballast.unlink(missing_ok=True)
-
-    # Without a buffer, which would still want to be written after the disk is full.
-    with ballast.open("wb", buffering=0) as file:
-        # Others write meanwhile: what there is room for is found by trying.
-        with contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(64 * 1024))
-        file.truncate(max(os.fstat(file.fileno()).st_size - leave, 0))
-    try:
-        yield remove
-    finally:
-        remove()
-
-
 def test_the_disk_is_full_for_data() -> None:
     """Of a tablespace: the server goes on, the statements fail (53100)."""
     with small_disk(48) as place, cluster() as server:
-        url = _on_a_small_disk(server, place)
+        url = on_a_small_disk(server, place)
         make_live(url)
         with load(url) as producers:
             producers[0].goes_on()
@@ -156,7 +111,7 @@ def test_the_disk_is_full_for_data() -> None:
 def test_the_disk_is_full_below_the_http_door(tmp_path: Path) -> None:
     """503 with the time to wait, no 500, and it resumes by itself: what was answered 201 is there, once."""
     with small_disk(48) as place, cluster() as server:
-        url = _on_a_small_disk(server, place)
+        url = on_a_small_disk(server, place)
         statuses: dict[str, int] = {}
         stopped = threading.Event()
 
@@ -195,7 +150,7 @@ def test_the_disk_is_full_below_the_http_door(tmp_path: Path) -> None:
 def test_the_disk_is_full_below_a_captured_table(tmp_path: Path, on_error: str) -> None:
     """The log's disk, and not the table's: each write fails, or goes on without its event and is recorded."""
     with small_disk(48) as place, cluster() as server:
-        url = _on_a_small_disk(server, place)
+        url = on_a_small_disk(server, place)
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute("SET default_tablespace = pg_default")
             conn.execute(TABLE.encode())
@@ -232,20 +187,6 @@ def test_the_disk_is_full_below_a_captured_table(tmp_path: Path, on_error: str) 
             assert conn.execute("SELECT count(*) FROM shop.orders").fetchone() == (written + 30,)
             assert captured.inserts() == list(range(1, written + 31))
             assert captured.rejected() == []
-
-
-def _on_a_small_disk(server: EmbeddedServer, place: Path) -> str:
-    space = place / "space"
-    space.mkdir()
-    account = account_for(server.data_dir)
-    if account is not None:
-        os.chown(space, account.pw_uid, account.pw_gid)
-    with psycopg.connect(server.url, autocommit=True) as admin:
-        admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'".encode())
-        admin.execute("CREATE DATABASE shop TABLESPACE small")
-    url = server.url_of("shop")
-    migrate(url)
-    return url
 
 
 def _fill(url: str) -> None:
