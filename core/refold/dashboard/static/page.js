@@ -88,7 +88,7 @@ function draw(box) {
   const style = getComputedStyle(box)
   const width = () => Math.max(box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight), 200)
   const plot = new uPlot({
-    width: width(), height: box.classList.contains('low') ? 190 : 260, padding: [14, 14, 0, 4],
+    width: width(), height: box.classList.contains('low') ? 190 : 260, padding: [14, 22, 0, 4],
     tzDate: at => uPlot.tzDate(new Date(at * 1000), 'Etc/UTC'),
     cursor: { points: { size: 7 } },
     legend: { show: true, live: true },
