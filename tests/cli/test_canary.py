@@ -41,6 +41,21 @@ def test_from_deploy_to_promote(refold: Refold, metric: Metric, record: Callable
     assert missing.status == 2 and "no canary of counts runs" in missing.err
 
 
+def test_a_deploy_says_that_it_ends_a_canary(refold: Refold, metric: Metric, record: Callable[..., None]) -> None:
+    record("buy=a", "buy=b")
+    metric("counts", COUNTS.format(""))
+    assert refold("deploy").status == 0
+    metric("counts", COUNTS.format("WHERE event_id <> '1'"))
+    assert refold("deploy", "--canary").status == 0
+    told = refold("deploy", "--dry-run").out
+    assert "its canary runs; this deploy ends it, and all readers see the candidate" in " ".join(told.split())
+    waits = refold("deploy", "--no-promote").out
+    assert "an earlier deploy built it, and it waits to go live" in " ".join(waits.split())
+    assert refold("canary", "status", "--json").json[-1]["state"] == "running"
+    assert refold("deploy").status == 0
+    assert refold("canary", "status", "--json").json[-1]["state"] == "promoted"
+
+
 def test_a_canary_follows_a_flag_until_it_ends(
     refold: Refold, metric: Metric, record: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ ProjectionsToDeploy = Annotated[
 ]
 
 NOTHING = "Nothing to do: the live metrics match the files."
+_ENDS_CANARY = "its canary runs; this deploy ends it, and all readers see the candidate"
 _AGAIN = "somebody dropped or replaced its view, and the deploy recreates it"
 
 
@@ -110,6 +111,7 @@ def deploy(
     from refold.store import notices
     from refold.store.builds.build import kept
     from refold.store.builds.compiled import Compiler
+    from refold.store.canaries import open_canaries
 
     wait = no_promote or canary
     given = percents(steps), span(soak)
@@ -153,6 +155,11 @@ def deploy(
             raise at_once(sorted(each(mistakes), key=_place))
         todo = plan_of(conn, loading.definitions)
         todo = [replace(one, because=one.because or _AGAIN) if one.projection in lost else one for one in todo]
+        shown_to_some = {name for canary in open_canaries(conn) for name in canary.names} if not wait else ()
+        todo = [
+            replace(one, because=_ENDS_CANARY) if one.action == "resumed" and one.projection in shown_to_some else one
+            for one in todo
+        ]
         makes = [*(one.makes for one in contracts), *(one.makes for one in changes), *(one.makes for one in sinks)]
         beside = bool(lost or rerouted) or any(makes)
         nothing = "The live metrics match the files." if beside else NOTHING

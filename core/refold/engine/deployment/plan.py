@@ -13,6 +13,10 @@ from refold.store.builds.build import Build
 Action = Literal["new", "changed", "resumed", "unchanged", "without file"]
 
 
+GOES_ON = "an earlier deploy did not finish it, and this one goes on"
+WAITS = "an earlier deploy built it, and it waits to go live"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A line of a deploy's plan.
@@ -53,11 +57,7 @@ def changes(definitions: Mapping[str, Definition], builds: Sequence[Build]) -> l
         unfinished = building.get(name)
         current = live.get(name)
         if unfinished is not None and unfinished.fingerprint == definition.fingerprint:
-            found.append(
-                Change(
-                    name, "resumed", "an earlier deploy did not finish it, and this one goes on", definition, unfinished
-                )
-            )
+            found.append(Change(name, "resumed", WAITS if unfinished.loaded else GOES_ON, definition, unfinished))
             rebuilt.add(name)
         elif current is None:
             same = [old for old, one in live.items() if one.fingerprint == definition.fingerprint]
