@@ -67,6 +67,7 @@ def test_the_wheel_carries_what_refold_needs_at_run_time(wheel: zipfile.ZipFile,
     assert {name for name in files(wheel) if name.startswith(f"refold/_bundled/{folder}/")} == expected
 
 
+@pytest.mark.slow
 def test_a_wheel_from_the_source_distribution_is_the_same(
     wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

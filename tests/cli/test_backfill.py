@@ -149,6 +149,7 @@ def test_nothing_is_staged_if_a_file_is_wrong(refold: Refold, admin: Connection)
     assert (again.status, "the backfill history is staged already" in again.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_staging_that_was_killed_is_no_staging(refold: Refold, database_url: str, admin: Connection) -> None:
     write(Path("old.jsonl"), events(25_000))
     for point in ("staged_batch:2", "staged_files"):

@@ -45,6 +45,7 @@ class Kept(Database):
             conn.close()
 
 
+@pytest.mark.slow
 def test_pages_and_a_scrape_read_no_more_than_at_first(
     database_url: str, connect: Callable[..., Connection], tmp_path: Path
 ) -> None:

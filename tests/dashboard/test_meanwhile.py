@@ -83,6 +83,7 @@ class Looking:
         self._exporter.close()
 
 
+@pytest.mark.slow
 def test_while_builds_change_places(dashboard: Running, admin: Connection) -> None:
     looking = Looking(dashboard, admin)
     audit(dashboard.url)

@@ -58,6 +58,7 @@ def run_until_killed(url: str, at: str) -> None:
         assert process.wait(60) == KILLED, process.communicate()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.live("law")
 @pytest.mark.parametrize("point", PAGE_POINTS)
 def test_a_worker_killed_at_any_step_of_a_page(live_url: str, point: str) -> None:
@@ -81,6 +82,7 @@ def test_workers_killed_again_and_again(live_url: str) -> None:
     check(live_url)
 
 
+@pytest.mark.slow
 @pytest.mark.live("law")
 @pytest.mark.parametrize("points", [["rows", "cursor"], ["committed:2", "looked:2"]])
 def test_killed_again_while_recovering(live_url: str, points: list[str]) -> None:

@@ -53,6 +53,7 @@ def test_two_at_once(shop: Shop) -> None:
     whole(shop)
 
 
+@pytest.mark.slow
 def test_a_build_that_is_being_loaded_starts_again(shop: Shop) -> None:
     with rebuilding(shop.url, SHOP, ["daily", "graded"], env={"REFOLD_CRASH_AT": "load_indexes"}) as process:
         assert process.wait(60) == -9

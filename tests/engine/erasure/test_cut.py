@@ -65,6 +65,7 @@ def purged(yard: Yard, where: str, segments: int = 2) -> None:
     assert yard.build("clicks").floor == ENDS[segments - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])
 @pytest.mark.parametrize("where, segments", [("below", 2), ("above", 2), ("on both sides", 2), ("on both sides", 3)])
 def test_the_border_of_what_was_purged_cuts_a_slice(cut: Yard, where: str, segments: int, mode: Mode) -> None:
@@ -100,6 +101,7 @@ def test_killed_anywhere_it_is_finished(cut: Yard, point: str) -> None:
     whole(cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("projection", ["clicks", "tagged"])
 @pytest.mark.parametrize("segments", [1, 2, 3])
 def test_a_wrong_checksum_of_a_cut_slice(cut: Yard, projection: str, segments: int) -> None:
@@ -142,6 +144,7 @@ def test_a_wrong_checksum_beside_a_wrong_row(cut: Yard, side: str) -> None:
     whole(cut)
 
 
+@pytest.mark.slow
 def test_an_erasure_above_the_border_does_not_hide_damage_below(cut: Yard) -> None:
     purged(cut, "above")
     build = cut.build("clicks")

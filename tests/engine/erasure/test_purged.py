@@ -141,6 +141,7 @@ def whole(yard: Yard) -> None:
     assert yard.incidents() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])
 def test_files_metrics_and_ledgers(purged: Yard, mode: Mode) -> None:
     before = users_of(purged)
@@ -176,6 +177,7 @@ def test_what_comes_again_is_a_duplicate(purged: Yard) -> None:
     assert cold_ledger.look(purged.worker).intact
 
 
+@pytest.mark.slow
 def test_a_person_in_the_log_too(purged: Yard) -> None:
     purged.append(of_zoe("hot"))
     purged.drain()
@@ -264,6 +266,7 @@ def test_killed_anywhere_it_is_finished(purged: Yard, point: str) -> None:
     whole(purged)
 
 
+@pytest.mark.slow
 def test_what_was_healed_in_builds_that_are_dropped_meanwhile_is_the_erasure_s(purged: Yard) -> None:
     """Or it would be told of as drift, which nobody has made."""
     killed = erasing(purged.url, ZOE, "--also", f"email={MAIL}", "--projections", str(PROJECT), at="erasure_rebased")
@@ -339,6 +342,7 @@ def record_of(yard: Yard, mode: Mode) -> dict[str, Any]:
     return {**again.export(yard.worker), "erasures": [record]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])
 def test_it_is_done_again_in_files_too(purged: Yard, mode: Mode) -> None:
     while chill_step(purged.worker) is not None:
@@ -428,6 +432,7 @@ def test_a_missing_file_is_no_absence(purged: Yard) -> None:
         look(purged.worker, Person("nobody"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["anonymise", "delete"])
 def test_what_is_folded_ahead_of_a_purge(purged: Yard, mode: Mode) -> None:
     """And nothing that was purged is the person's."""

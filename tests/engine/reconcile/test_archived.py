@@ -70,6 +70,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ROWS)
 @pytest.mark.parametrize("name", ["clicks", "tagged"])
 @pytest.mark.parametrize("part", ["r0-", "r40-"])

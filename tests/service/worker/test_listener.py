@@ -262,6 +262,7 @@ def test_a_full_queue_of_notifications_does_not_fail_an_append(watch: psycopg.Co
             assert [receipt.answer for receipt in log.append(random_events(1))] == ["accepted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("somebody_sleeps", [False, True])
 def test_cancelled_appends_leak_no_lock(
     somebody_sleeps: bool, connect: Connect, watch: psycopg.Connection[Any], producer: psycopg.Connection[Any]

@@ -104,6 +104,7 @@ def workers(conn: Connection) -> int:
     return len(pids(conn, "refold worker"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_drain_applies_everything_and_ends(project: Path, database_url: str, conn: Connection, processes: str) -> None:
     conn.autocommit = True
@@ -178,6 +179,7 @@ def test_workers_end_with_a_parent_that_was_killed(project: Path, database_url: 
         wait_until(lambda: workers(conn) == 0 and pids(conn, "refold duties") == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_told_twice_it_ends_at_once(
     project: Path,

@@ -38,6 +38,7 @@ def lake(store: ObjectStore, url: str = URL, owner: str = "", **options: Any) ->
     return folder(url, owner=owner, storage=store.storage(), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_slice_is_an_object(store: ObjectStore, tmp_path: Path, format: str) -> None:
     files = lake(store, format=format)
@@ -139,6 +140,7 @@ def test_a_missing_bucket(store: ObjectStore) -> None:
     assert told.value.remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
 def test_denied_access(store: ObjectStore, code: str) -> None:
     files = lake(store)
@@ -171,6 +173,7 @@ folder(**json.loads(sys.argv[1])).replace(TWO, 7, purchases(2))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at", "time"), [("slice-7.csv", 1), ("_refold.json", 2)])
 def test_a_kill_in_the_middle_of_an_upload(store: ObjectStore, tmp_path: Path, at: str, time: int) -> None:
     """The marker is written twice: when the folder is opened, and after the slice."""
