@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from refold.dashboard.ask import Ask
 from refold.dashboard.database import Database, Shared
 from refold.dashboard.registry import PAGES
