@@ -157,7 +157,7 @@ def _show(report: RecoveryReport) -> None:
         line(f"erasures of people: {report.erased:,} were not in the backup, and are done again")
     if report.not_erased is not None:
         note(f"erasures of people were not done again: {report.not_erased}. Then: `refold erase apply`")
-    elif not report.archive and found.decision.strategy != "prove":
+    elif not report.archive:
         note("If people were erased since the backup was made: `refold erase apply FILE`, of `refold erase export`.")
     for build, because in report.unloaded:
         line(f"{build.table_name}: workers load it again, because it cannot be audited: {because}")
