@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import psycopg
 
@@ -27,6 +27,7 @@ from refold.model.upkeep.checksums import EVENT_HASH, identity
 from refold.postgres.session import plan_freely
 from refold.store.log.seal import SliceChecksum
 
+T = TypeVar("T")
 Row = bytes | bytearray | memoryview
 """A row as the server sends it."""
 COLUMNS = ("txid", "position", "event_id", "user_id", "action", "ts", "metadata", "version", "recorded_at")
@@ -131,22 +132,27 @@ def write(
         beat: gives a sign of life.
     """
     written = Written()
-    with writing(file, about) as write_group, _beside() as later:
-        for portion, together in itertools.groupby(
-            sorted(slices), key=lambda one: one >> (TOGETHER_BITS - POSITION_BITS)
-        ):
-            group = _Group(write_group)
-            text = hashlib.sha256()
-            for number in together:
-                low, high = max(number << POSITION_BITS, lower), min((number + 1) << POSITION_BITS, upper)
-                with conn.transaction():
-                    sent = _copied(conn, _WITH_CHECKSUM, (low, high))
-                    for rows, longest in _chunks(sent, partial(_whole, written.contents, number)):
-                        text.update(rows)
-                        later(partial(group.add, rows, longest))
-                beat()
-            later(group.end)
-            written.texts[portion] = text.digest()
+    with writing(file, about) as write_group:
+
+        def work() -> Iterator[Callable[[], None]]:
+            for portion, together in itertools.groupby(
+                sorted(slices), key=lambda one: one >> (TOGETHER_BITS - POSITION_BITS)
+            ):
+                group = _Group(write_group)
+                text = hashlib.sha256()
+                for number in together:
+                    low, high = max(number << POSITION_BITS, lower), min((number + 1) << POSITION_BITS, upper)
+                    with conn.transaction():
+                        sent = _copied(conn, _WITH_CHECKSUM, (low, high))
+                        for rows, longest in _chunks(sent, partial(_whole, written.contents, number)):
+                            text.update(rows)
+                            yield partial(group.add, rows, longest)
+                    beat()
+                yield group.end
+                written.texts[portion] = text.digest()
+
+        for _ in _beside(work(), 1):
+            pass
     return written
 
 
@@ -198,20 +204,16 @@ class _Group:
         self._tables = []
 
 
-@contextmanager
-def _beside() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Provide a function that has work done in another thread, one after another; it raises what earlier work did."""
-    waiting: deque[Future[None]] = deque()
-
-    def later(work: Callable[[], None]) -> None:
-        waiting.append(thread.submit(work))
-        if len(waiting) > AHEAD:
-            waiting.popleft().result()
-
-    with ThreadPoolExecutor(1) as thread:
-        yield later
-        for one in waiting:
-            one.result()
+def _beside(work: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
+    """Yield the results of some work, in its order; so many threads do it while this one goes for more."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for one in work:
+            waiting.append(pool.submit(one))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        for done in waiting:
+            yield done.result()
 
 
 @contextmanager
@@ -443,14 +445,9 @@ class Rows:
         return table["position"][0].as_py() >> TOGETHER_BITS if table.num_rows else -1
 
     def _csv(self, group: int) -> Iterator[bytes]:
-        with self._reading(), ThreadPoolExecutor(THREADS) as threads:
-            waiting: deque[Future[bytes]] = deque()
-            for batch in self._parquet.iter_batches(1 << POSITION_BITS, row_groups=[group]):
-                waiting.append(threads.submit(_as_csv, batch))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            for rows in waiting:
-                yield rows.result()
+        with self._reading():
+            batches = self._parquet.iter_batches(1 << POSITION_BITS, row_groups=[group])
+            yield from _beside((partial(_as_csv, batch) for batch in batches), THREADS)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
