@@ -17,8 +17,18 @@ from refold.errors import BuildError
 from refold.model.stream.slices import LAST, POSITION_BITS, Range, by_position, runs
 from refold.postgres.rows import one_row
 from refold.postgres.session import plan_freely
-from refold.store.log.seal import DIFFERS, PAIRED, TOGETHER, Segment, SliceChecksum, purged, sealed, segments
-from refold.store.log.seal import standing as standing_events
+from refold.store.log.seal import (
+    DIFFERS,
+    PAIRED,
+    TOGETHER,
+    Segment,
+    SliceChecksum,
+    checksums,
+    purged,
+    sealed,
+    segments,
+    together,
+)
 
 WHOLE_LOG = "refold.events"
 """Subject of damage that belongs to no segment, because the event's position is unknown."""
@@ -137,9 +147,10 @@ def look(conn: psycopg.Connection, part: Range, *, ledger: bool = False) -> Look
     unsealed, _ = edge(conn)
     found = Look()
     lower, upper = _positions(part)
-    standing = standing_events(conn, lower, upper)
-    found.purged = sum(one.events for one in purged(conn, lower, upper).values())
-    found.events = sum(one.events for one in standing.values()) - found.purged
+    here, gone = checksums(conn, lower, upper), purged(conn, lower, upper)
+    found.events = sum(one.events for one in here.values())
+    found.purged = sum(one.events for one in gone.values())
+    standing = together(here, gone)
     kept = sealed(conn, 0 if part[0] is None else part[0], LAST if part[1] is None else part[1])
     found.sealed = sum(one.events for one in kept.values()) - found.purged
     # Slices in which nobody ever wrote are not kept (see `refold.store.log.seal`).

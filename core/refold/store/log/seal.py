@@ -261,10 +261,13 @@ def standing(conn: psycopg.Connection, lower: int = -(2**63), upper: int = 2**63
         lower: the first position; it begins a slice.
         upper: the first that is too far; it begins a slice.
     """
-    found = checksums(conn, lower, upper)
-    for number, part in purged(conn, lower, upper).items():
-        found[number] = found.get(number, SliceChecksum()) + part
-    return found
+    return together(checksums(conn, lower, upper), purged(conn, lower, upper))
+
+
+def together(one: Mapping[int, SliceChecksum], other: Mapping[int, SliceChecksum]) -> dict[int, SliceChecksum]:
+    """Return the checksums of slices of which two mappings have a part each. Pure."""
+    none = SliceChecksum()
+    return {number: one.get(number, none) + other.get(number, none) for number in one.keys() | other.keys()}
 
 
 def purged(conn: psycopg.Connection, lower: int = -(2**63), upper: int = 2**63 - 1) -> dict[int, SliceChecksum]:
