@@ -40,7 +40,7 @@ from refold.store.erasures import Erasure, Mode
 from refold.store.log import integrity
 from refold.store.log.damage import leave
 from refold.store.log.guards import require_owner
-from refold.store.log.integrity import Damage, LogDamaged
+from refold.store.log.integrity import LogDamaged
 from refold.store.schema.settings import read_settings
 
 Progress = Callable[[str], None]
@@ -243,7 +243,8 @@ def _begun(conn: psycopg.Connection, person: Person, mode: Mode, keeps: Sequence
             conn.execute("SET LOCAL ROLE refold_worker")
             if integrity.floor(conn) != floor:
                 raise BuildError("a segment was purged meanwhile", remedy="Nothing was changed. Run it again.")
-            _insist_on_whole_log(conn)
+            # What it has lost or changed was not searched, and a restore would bring the person back.
+            LogProof().everything(conn)
             if not (cold or erasures.waiting(conn, begun, 1)[0]):
                 # No event says who the person is.
                 begun = _last(conn, begun, person, begun.evidence)
@@ -257,21 +258,6 @@ def _begun(conn: psycopg.Connection, person: Person, mode: Mode, keeps: Sequence
         ) from error
     failpoint("erasure_begun")
     return begun
-
-
-def _insist_on_whole_log(conn: psycopg.Connection) -> None:
-    """Raise LogDamaged if the log is not what was written: what it has lost or changed was not searched.
-
-    The archive may have it, and a restore would bring the person back.
-    """
-    damage: list[Damage] = []
-    slices: set[int] = set()
-    for part in integrity.whole(conn):
-        found = integrity.look(conn, part)
-        damage += found.damage
-        slices |= found.slices
-    if damage:
-        raise LogDamaged(damage, slices)
 
 
 def _log(conn: psycopg.Connection, compiler: Compiler, erasure: Erasure, person: Person | None) -> Erasure:

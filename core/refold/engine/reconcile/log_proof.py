@@ -39,7 +39,7 @@ class LogProof:
         if compiled.stream.table != LOG_TABLE or self._all:
             return
         if not compiled.statements.reads_by_slice:
-            self._everything(conn)
+            self.everything(conn)
         else:
             self.slices(conn, slices)
 
@@ -66,7 +66,7 @@ class LogProof:
                 [n for low, high in part for n in range(max(low or 0, 0), (high or 0) + 1) if (high or 0) < LAST],
             )
         else:
-            self._everything(conn)
+            self.everything(conn)
 
     def slices(self, conn: psycopg.Connection, slices: Iterable[int]) -> None:
         """Verify some slices of the log.
@@ -80,7 +80,12 @@ class LogProof:
             assert low is not None and high is not None
             self._proved |= set(range(low, high + 1))
 
-    def _everything(self, conn: psycopg.Connection) -> None:
+    def everything(self, conn: psycopg.Connection) -> None:
+        """Verify the whole log.
+
+        Raises:
+            LogDamaged: the log differs from what was written.
+        """
         # If damage is already known, do not read the whole log at every attempt.
         refuse_known(conn)
         for part in whole(conn):
