@@ -15,7 +15,7 @@ from refold.postgres.rows import one_row
 from refold.postgres.session import plan_by_index
 from refold.postgres.snapshot import snapshot
 from refold.postgres.standby import Standby, standby
-from refold.store import captures, file_backfills
+from refold.store import captures, erasures, file_backfills
 from refold.store.canaries import SHOWN_NOW
 from refold.store.captures import Gaps
 from refold.store.incidents import inspects
@@ -227,14 +227,12 @@ def read(conn: psycopg.Connection) -> Status:
         gaps = {one.name: missing[one.capture_id] for one in captures.every(conn) if one.capture_id in missing}
         delivered = sink_statuses(conn)
         archived = archive_status(conn)
-        erasures = conn.execute(
-            "SELECT erasure_id, step FROM refold.erasures WHERE finished_at IS NULL ORDER BY erasure_id"
-        ).fetchall()
+        erased = erasures.steps_left(conn)
         sessions, prepared = blocking_transactions(conn)
         workers = _one(conn, WORKERS)
     return Status(
         at, builds, events, exact, segments, ahead, dict(rejected), workers, duties, limit, sessions, prepared,
-        dict(incidents), behind, held, gaps, delivered, archived, backfills, dict(erasures),
+        dict(incidents), behind, held, gaps, delivered, archived, backfills, erased,
     )  # fmt: skip
 
 

@@ -93,6 +93,21 @@ def unfinished(conn: psycopg.Connection) -> list[Erasure]:
     return find(conn, "finished_at IS NULL")
 
 
+def steps_left(conn: psycopg.Connection, *, for_hours: int = 0) -> dict[int, str]:
+    """Return the next step of each erasure that is not proved, by number; an observer may ask.
+
+    Args:
+        conn: acts as one of `READERS`.
+        for_hours: only those that were asked for so long ago.
+    """
+    rows = conn.execute(
+        "SELECT erasure_id, step FROM refold.erasures WHERE finished_at IS NULL"
+        " AND requested_at <= clock_timestamp() - make_interval(hours => %s) ORDER BY erasure_id",
+        (for_hours,),
+    )
+    return dict(rows.fetchall())
+
+
 def mac(conn: psycopg.Connection, what: str) -> bytes:
     """Return the HMAC of a user id, a value or an event id."""
     return bytes(one_row(conn, "SELECT refold.erasure_mac(%s)", (what,))[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from refold.inspect.doctor.check import Check, looking
+from refold.store.erasures import steps_left
 
 NAME = "erasures"
 
@@ -16,10 +17,7 @@ def erasures(conn: psycopg.Connection) -> list[Check]:
         conn: connection of the login.
     """
     with looking(conn):
-        rows = conn.execute(
-            "SELECT erasure_id, step FROM refold.erasures WHERE step <> 'done'"
-            " AND requested_at < clock_timestamp() - interval '1 hour' ORDER BY erasure_id"
-        ).fetchall()
+        left = steps_left(conn, for_hours=1)
     return [
         Check(
             NAME,
@@ -29,5 +27,5 @@ def erasures(conn: psycopg.Connection) -> list[Check]:
             if step == "log"
             else "Workers go on with it; `refold archive status` shows what may be in the way.",
         )
-        for number, step in rows
+        for number, step in left.items()
     ]
